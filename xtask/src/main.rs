@@ -1,1 +1,64 @@
-fn main() {}
+//! The one door for chores: `cargo xtask <chore>`.
+
+mod binaries;
+mod build_ebpf;
+mod ci;
+mod doctor;
+mod setup;
+mod shell;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Chores of the Rhumb workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Install what is missing: Debian packages (as root, Debian 12) and kubectl
+    Setup,
+    /// Say what is missing on this machine, and how to get it
+    Doctor,
+    /// Build the eBPF programs
+    BuildEbpf,
+    /// Build the eBPF programs and then every binary
+    Build,
+    /// Check the rules of the house that Cargo can't
+    Tidy,
+    /// Set up, build, and run the rings of tests (all of them if none is named)
+    Test {
+        /// Rings to run: 0, 1, 2, 3, 4 (or ring0 …)
+        rings: Vec<ci::Ring>,
+        /// Run only tests whose name contains this
+        #[arg(long)]
+        filter: Option<String>,
+    },
+    /// Everything that has to be green: fmt, tidy, clippy and every ring
+    Ci,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = match args.chore {
+        Chore::Setup => setup::run(),
+        Chore::Doctor => doctor::run(),
+        Chore::BuildEbpf => build_ebpf::run(),
+        Chore::Build => binaries::build(),
+        Chore::Tidy => tidy::run(),
+        Chore::Test { rings, filter } => ci::test(&rings, filter.as_deref()),
+        Chore::Ci => ci::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
