@@ -6,6 +6,7 @@
 //! that it can be found and removed even after a crash.
 
 pub mod cgroup;
+pub mod image;
 pub mod link;
 pub mod mount;
 pub mod netns;
