@@ -1,0 +1,280 @@
+//! From what is desired and what the kernel holds to ordered steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rhumb_common::maps::{EndpointPolicy, PolicyVal, ServiceKey};
+
+use crate::{
+    balancer::{Balancer, Changes},
+    policy::{self, Ids, PolicyTables},
+    routes, services,
+    snapshot::{Dirty, Snapshot},
+    synced::Synced,
+    tables::{Step, Tables},
+};
+
+/// Holds the ids and a mirror of what was written; feeds on snapshots.
+#[derive(Clone, Debug)]
+pub struct Planner {
+    claims: services::Claims,
+    balancer: Balancer,
+    ids: Ids,
+    /// Everything but Services, which the balancer holds.
+    actual: Tables,
+    /// Nothing planned yet: the kernel may hold frontends that no Service has any longer.
+    fresh: bool,
+}
+
+impl Planner {
+    /// From the kernel's maps and the contents that were kept of policy ids.
+    pub fn restore(mut kernel: Tables, mut ids: Ids, generation: u32) -> Planner {
+        let balancer = Balancer::restore(&kernel, generation);
+        kernel.services.clear();
+        kernel.slots.clear();
+        kernel.backends.clear();
+        let mut top = (0, 0, 0);
+        for (key, value) in &kernel.rows {
+            top.0 = top.0.max(u32::from_be(key.key.words[0]));
+            top.1 = top.1.max(u32::from_be(key.key.words[1]));
+            top.2 = top.2.max(value.rule);
+        }
+        for sets in kernel.endpoint_policy.values() {
+            top.0 = top.0.max(sets.ingress_set).max(sets.egress_set);
+        }
+        for peer in kernel.peers.values().chain(kernel.peer_cidrs.values()) {
+            top.1 = top.1.max(peer.identity);
+        }
+        ids.reserve(top.0, top.1, top.2);
+        Planner {
+            claims: services::Claims::default(),
+            balancer,
+            ids,
+            actual: kernel,
+            fresh: true,
+        }
+    }
+
+    pub fn ids(&self) -> &Ids {
+        &self.ids
+    }
+
+    pub fn ids_mut(&mut self) -> &mut Ids {
+        &mut self.ids
+    }
+
+    pub fn balancer(&self) -> &Balancer {
+        &self.balancer
+    }
+
+    pub fn claims(&self) -> &services::Claims {
+        &self.claims
+    }
+
+    pub fn actual(&self) -> &Tables {
+        &self.actual
+    }
+
+    /// The steps from what the kernel holds to what the snapshot asks for, as far as it is
+    /// `dirty`; the mirror is moved along. The first call after [`Planner::restore`] must come
+    /// with [`Dirty::all`].
+    ///
+    /// The witness is asked for the whole plan: a Service of which not all slices have been seen
+    /// would lose backends by a mere write.
+    pub fn plan(&mut self, snapshot: &Snapshot, dirty: &Dirty, _proof: &Synced) -> Vec<Step> {
+        let mut steps = Vec::new();
+        let mut deletes = Vec::new();
+        if dirty.routes {
+            let desired = routes::desired(snapshot);
+            diff(
+                &mut self.actual.routes,
+                desired,
+                Step::PutRoute,
+                Step::DeleteRoute,
+                &mut steps,
+                &mut deletes,
+            );
+        }
+        self.plan_services(snapshot, dirty, &mut steps, &mut deletes);
+        if dirty.policy {
+            self.plan_policy(snapshot, &mut steps, &mut deletes);
+        }
+        steps.append(&mut deletes);
+        steps
+    }
+
+    fn plan_services(
+        &mut self,
+        snapshot: &Snapshot,
+        dirty: &Dirty,
+        steps: &mut Vec<Step>,
+        deletes: &mut Vec<Step>,
+    ) {
+        let mut keys: BTreeSet<ServiceKey> = BTreeSet::new();
+        for name in &dirty.services {
+            let frontends = snapshot
+                .services
+                .get(name)
+                .map(|s| services::frontends(s, snapshot.slices_of(name)))
+                .unwrap_or_default();
+            keys.extend(self.claims.set(name, frontends));
+        }
+        if std::mem::take(&mut self.fresh) {
+            keys.extend(self.balancer.keys().copied());
+        }
+        let mut changes = Changes::default();
+        for key in keys {
+            let frontend = self.claims.get(&key).map(|(_, f)| f);
+            self.balancer.set(key, frontend, &mut changes);
+        }
+        self.balancer.finish(&mut changes);
+        steps.append(&mut changes.backends);
+        steps.append(&mut changes.slots);
+        steps.append(&mut changes.services);
+        deletes.append(&mut changes.deletes);
+    }
+
+    fn plan_policy(&mut self, snapshot: &Snapshot, steps: &mut Vec<Step>, deletes: &mut Vec<Step>) {
+        let in_use = sets_of(&self.actual.endpoint_policy);
+        let target = policy::compile(snapshot, &mut self.ids, &BTreeSet::new());
+        let wanted = sets_of(&target.endpoint_policy);
+        let retained: BTreeSet<u32> = in_use.difference(&wanted).copied().collect();
+        let before = (steps.len(), deletes.len());
+        if !retained.is_empty() {
+            // Two passes: see `policy::compile`. What the first one would delete, the second
+            // decides on.
+            let bridge = policy::compile(snapshot, &mut self.ids, &retained);
+            self.put_policy(&bridge, steps);
+            // Flows judged by the old sets are judged by the new ones before those go.
+            steps.push(Step::BumpEpoch);
+        }
+        self.put_policy(&target, steps);
+        if steps.len() > before.0 {
+            steps.push(Step::BumpEpoch);
+        }
+        self.delete_policy(&target, deletes);
+        if deletes.len() > before.1 {
+            deletes.push(Step::BumpEpoch);
+        }
+        let identities = target
+            .peers
+            .values()
+            .chain(target.peer_cidrs.values())
+            .map(|p| p.identity)
+            .collect();
+        self.ids.forget(&wanted, &identities);
+    }
+
+    /// Rows before what refers to them; long CIDRs before short ones, so that an exception is
+    /// there before its block.
+    fn put_policy(&mut self, desired: &PolicyTables, steps: &mut Vec<Step>) {
+        put(
+            &mut self.actual.rows,
+            desired.rows.iter(),
+            Step::PutRow,
+            steps,
+        );
+        put(
+            &mut self.actual.peer_cidrs,
+            desired.peer_cidrs.iter().rev(),
+            Step::PutPeerCidr,
+            steps,
+        );
+        put(
+            &mut self.actual.peers,
+            desired.peers.iter(),
+            Step::PutPeer,
+            steps,
+        );
+        put(
+            &mut self.actual.endpoint_policy,
+            desired.endpoint_policy.iter(),
+            Step::PutEndpointPolicy,
+            steps,
+        );
+        put(
+            &mut self.actual.isolated,
+            desired.isolated.iter(),
+            Step::PutIsolated,
+            steps,
+        );
+    }
+
+    fn delete_policy(&mut self, desired: &PolicyTables, deletes: &mut Vec<Step>) {
+        let actual = &mut self.actual;
+        delete(
+            &mut actual.endpoint_policy,
+            &desired.endpoint_policy,
+            Step::DeleteEndpointPolicy,
+            deletes,
+        );
+        delete(&mut actual.peers, &desired.peers, Step::DeletePeer, deletes);
+        delete(
+            &mut actual.peer_cidrs,
+            &desired.peer_cidrs,
+            Step::DeletePeerCidr,
+            deletes,
+        );
+        delete(&mut actual.rows, &desired.rows, Step::DeleteRow, deletes);
+        delete(
+            &mut actual.isolated,
+            &desired.isolated,
+            Step::DeleteIsolated,
+            deletes,
+        );
+    }
+
+    /// Rows of the mirror, by (set, identity).
+    pub fn rows(&self) -> &BTreeMap<crate::tables::RowKey, PolicyVal> {
+        &self.actual.rows
+    }
+}
+
+fn sets_of<K>(policies: &BTreeMap<K, EndpointPolicy>) -> BTreeSet<u32> {
+    policies
+        .values()
+        .flat_map(|p| [p.ingress_set, p.egress_set])
+        .filter(|id| *id != 0)
+        .collect()
+}
+
+fn put<'a, K: Ord + Copy + 'a, V: PartialEq + Copy + 'a>(
+    actual: &mut BTreeMap<K, V>,
+    desired: impl Iterator<Item = (&'a K, &'a V)>,
+    step: fn(K, V) -> Step,
+    steps: &mut Vec<Step>,
+) {
+    for (key, value) in desired {
+        if actual.get(key) != Some(value) {
+            actual.insert(*key, *value);
+            steps.push(step(*key, *value));
+        }
+    }
+}
+
+/// Short prefixes go first: the order of the keys.
+fn delete<K: Ord + Copy, V>(
+    actual: &mut BTreeMap<K, V>,
+    desired: &BTreeMap<K, V>,
+    step: fn(K) -> Step,
+    deletes: &mut Vec<Step>,
+) {
+    actual.retain(|key, _| {
+        let keep = desired.contains_key(key);
+        if !keep {
+            deletes.push(step(*key));
+        }
+        keep
+    });
+}
+
+fn diff<K: Ord + Copy, V: PartialEq + Copy>(
+    actual: &mut BTreeMap<K, V>,
+    desired: BTreeMap<K, V>,
+    put_step: fn(K, V) -> Step,
+    delete_step: fn(K) -> Step,
+    steps: &mut Vec<Step>,
+    deletes: &mut Vec<Step>,
+) {
+    put(actual, desired.iter(), put_step, steps);
+    delete(actual, &desired, delete_step, deletes);
+}
