@@ -2,12 +2,14 @@
 //!
 //! * [`addr`], [`maps`], [`event`]: map keys and values, drop reasons, events. `repr(C)`, explicit
 //!   padding, layout asserted at compile time. A changed layout bumps [`ABI_VERSION`].
+//! * [`flow`]: the flow table.
 //! * `logic`: parse, checksum, load balancing, flow table, NAT and policy verdict, written over
 //!   small packet and table traits; compiled into the tc and cgroup programs, and for the host.
 #![no_std]
 
 pub mod addr;
 pub mod event;
+pub mod flow;
 pub mod maps;
 
 /// Version of every layout in this crate; kept in [`maps::Config::abi`].
