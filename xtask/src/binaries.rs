@@ -20,6 +20,8 @@ pub fn build() -> anyhow::Result<()> {
         "rhumb-agent",
         "-p",
         "rhumb-cli",
+        "-p",
+        "rhumb-harness",
         "--bins",
     ]))
 }

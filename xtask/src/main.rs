@@ -3,6 +3,8 @@
 mod binaries;
 mod build_ebpf;
 mod ci;
+mod cluster;
+mod demo;
 mod doctor;
 mod setup;
 mod shell;
@@ -31,6 +33,33 @@ enum Chore {
     Build,
     /// Check the rules of the house that Cargo can't
     Tidy,
+    /// Set up, build, and start a cluster of nodes on this machine
+    Up {
+        /// How many nodes
+        #[arg(long, default_value_t = 2)]
+        nodes: usize,
+        /// The cluster's name; several stand side by side
+        #[arg(long, default_value = "dev")]
+        name: String,
+        /// Don't run the demo
+        #[arg(long)]
+        no_demo: bool,
+    },
+    /// Take a cluster away: processes, namespaces, mounts, cgroups, files
+    Down {
+        /// The cluster's name
+        #[arg(long, default_value = "dev")]
+        name: String,
+        /// Take every cluster away that this clone of the repository started
+        #[arg(long)]
+        all: bool,
+    },
+    /// Say what runs, and where
+    Status {
+        /// The cluster's name; without one, every cluster
+        #[arg(long)]
+        name: Option<String>,
+    },
     /// Set up, build, and run the rings of tests (all of them if none is named)
     Test {
         /// Rings to run: 0, 1, 2, 3, 4 (or ring0 …)
@@ -50,6 +79,13 @@ fn main() -> ExitCode {
         Chore::Doctor => doctor::run(),
         Chore::BuildEbpf => build_ebpf::run(),
         Chore::Build => binaries::build(),
+        Chore::Up {
+            nodes,
+            name,
+            no_demo,
+        } => cluster::up(&name, nodes, !no_demo),
+        Chore::Down { name, all } => cluster::down(&name, all),
+        Chore::Status { name } => cluster::status(name.as_deref()),
         Chore::Tidy => tidy::run(),
         Chore::Test { rings, filter } => ci::test(&rings, filter.as_deref()),
         Chore::Ci => ci::run(),

@@ -6,11 +6,13 @@
 //! that it can be found and removed even after a crash.
 
 pub mod cgroup;
+pub mod cluster;
 pub mod image;
 pub mod link;
 pub mod mount;
 pub mod netns;
 pub mod run;
+pub mod supervise;
 pub mod wait;
 
 pub use netns::Netns;
