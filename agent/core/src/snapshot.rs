@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub policies: BTreeMap<ObjectName, NetworkPolicy>,
     /// By container id and interface.
     pub endpoints: BTreeMap<(String, String), LocalEndpoint>,
+    /// Pods of local endpoints that were asked for directly, before the watch told of them.
+    pub adopted: BTreeMap<ObjectName, Pod>,
     /// Names of the slices of a Service.
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
 }
@@ -36,6 +38,8 @@ pub enum Change {
     Node(String, Option<Node>),
     Namespace(String, Option<Namespace>),
     Pod(ObjectName, Option<Pod>),
+    /// A pod of a local endpoint that was asked for directly; the watch's word is preferred.
+    Adopt(Pod),
     Service(ObjectName, Option<Service>),
     Slice(ObjectName, Option<EndpointSlice>),
     Policy(ObjectName, Option<NetworkPolicy>),
@@ -105,12 +109,26 @@ impl Snapshot {
             Change::Namespace(name, namespace) => {
                 dirty.policy = put(&mut self.namespaces, name, namespace);
             }
-            Change::Pod(name, pod) => dirty.policy = put(&mut self.pods, name, pod),
+            Change::Pod(name, pod) => {
+                if pod.is_some() {
+                    self.adopted.remove(&name);
+                }
+                dirty.policy = put(&mut self.pods, name, pod);
+            }
+            Change::Adopt(pod) => {
+                let known = self.pods.get(&pod.name).is_some_and(|p| p.uid == pod.uid);
+                if !known {
+                    dirty.policy = put(&mut self.adopted, pod.name.clone(), Some(pod));
+                }
+            }
             Change::Policy(name, policy) => {
                 dirty.policy = put(&mut self.policies, name, policy);
             }
             Change::Endpoint(key, endpoint) => {
                 dirty.policy = put(&mut self.endpoints, key, endpoint);
+                let endpoints = &self.endpoints;
+                self.adopted
+                    .retain(|name, _| endpoints.values().any(|e| e.pod == *name));
             }
             Change::Service(name, service) => {
                 if put(&mut self.services, name.clone(), service) {
@@ -160,9 +178,10 @@ impl Snapshot {
 
     /// The pod of a local endpoint, if it is the same pod and not an earlier one of that name.
     pub fn pod_of(&self, endpoint: &LocalEndpoint) -> Option<&Pod> {
-        self.pods
-            .get(&endpoint.pod)
-            .filter(|p| endpoint.uid.is_empty() || p.uid.is_empty() || p.uid == endpoint.uid)
+        [&self.pods, &self.adopted]
+            .into_iter()
+            .filter_map(|pods| pods.get(&endpoint.pod))
+            .find(|p| endpoint.uid.is_empty() || p.uid.is_empty() || p.uid == endpoint.uid)
     }
 
     pub fn this_node(&self) -> Option<&Node> {

@@ -43,7 +43,7 @@ impl Source {
 
 /// "Not seen yet" can't be read as "gone": whoever deletes shows one of these, and only [`Gate`]
 /// makes them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Synced(());
 
 /// Collects which sources have been read whole at least once.
