@@ -23,7 +23,7 @@ pub enum JournalError {
     #[error("damaged at byte {at}, with good records from byte {good_again} on")]
     Middle { at: usize, good_again: usize },
     #[error("the record at byte {at} contradicts those before it: {source}")]
-    Contradiction { at: usize, source: StateError },
+    Contradiction { at: usize, source: Box<StateError> },
     #[error("the record at byte {at} is whole but unknown to this version ({reason})")]
     Unknown { at: usize, reason: String },
 }
@@ -69,10 +69,36 @@ pub fn decode(data: &[u8]) -> Result<Read, JournalError> {
             })?;
         read.state
             .apply(record)
-            .map_err(|source| JournalError::Contradiction { at, source })?;
+            .map_err(|e| JournalError::Contradiction {
+                at,
+                source: Box::new(e),
+            })?;
         read.good += len;
     }
     Ok(read)
+}
+
+/// Whether any sound record, behind damage too, says that it belongs to this boot.
+pub fn speaks_of(data: &[u8], boot_id: &str) -> bool {
+    let mut at = 0;
+    while at < data.len() {
+        let Some((payload, len)) = record_at(&data[at..]) else {
+            at += 1;
+            continue;
+        };
+        at += len;
+        let boot = match serde_json::from_slice(payload) {
+            Ok(Record::Boot { boot_id, .. }) => boot_id,
+            Ok(Record::Snapshot { state }) => state.boot_id,
+            Ok(Record::Put { .. } | Record::Remove { .. }) => continue,
+            // Written by another version: nothing is known of it, so nothing is risked.
+            Err(_) => return true,
+        };
+        if boot == boot_id {
+            return true;
+        }
+    }
+    false
 }
 
 #[cfg(test)]

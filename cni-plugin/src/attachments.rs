@@ -1,0 +1,319 @@
+//! The attachments of this node: what the verbs and the agent share.
+//!
+//! Taking one down goes through the journal: it is marked, ENDPOINTS forgets its addresses (no
+//! packet is taken for it any more), the link goes, the pins go, and only then are its addresses
+//! free. Killed anywhere, the mark and the free lock of the attachment let the next one who holds
+//! the journal finish.
+
+use std::io;
+
+use crate::{
+    attachment::{Attachment, Key, Phase},
+    ipam::{
+        state::State,
+        store::{AttachmentLock, Locked, Store, StoreError, Watch},
+    },
+    kernel::{
+        attach::{self, AttachError, Endpoints},
+        netlink::Netlink,
+        wire::{self, WireError},
+    },
+    node::Paths,
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum AttachmentsError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("opening a netlink socket: {0}")]
+    Netlink(io::Error),
+    #[error("taking down {key}: {errors}")]
+    TakeDown { key: Key, errors: String },
+}
+
+/// What a deletion found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    Deleted,
+    /// It was not there: as good as deleted.
+    Absent,
+    /// It has changed since the decision; nothing was done.
+    Moved,
+    /// A plugin process works on it; nothing was done.
+    Busy,
+}
+
+/// What a repair did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Repair {
+    /// ENDPOINTS entries written anew.
+    pub written: usize,
+    /// ENDPOINTS entries of no attachment, deleted.
+    pub removed: usize,
+    /// Host-side veths that got their programs back.
+    pub reattached: Vec<String>,
+    /// Attachments whose host-side veth is gone: their pods have no network until they restart.
+    pub without_link: Vec<Key>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Attachments {
+    paths: Paths,
+    store: Store,
+}
+
+impl Attachments {
+    pub fn open(paths: &Paths) -> Result<Attachments, StoreError> {
+        Ok(Attachments {
+            paths: paths.clone(),
+            store: Store::open(paths.ipam_dir())?,
+        })
+    }
+
+    pub fn paths(&self) -> &Paths {
+        &self.paths
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The pods' attachments, with the journal's revision. Takes no lock.
+    pub fn list(&self) -> Result<(u64, Vec<Attachment>), StoreError> {
+        let state = self.store.snapshot()?;
+        Ok((state.revision, attached(state)))
+    }
+
+    /// Tells of changes from now on; list after having got it.
+    pub fn watch(&self) -> Result<Watch, StoreError> {
+        self.store.watch()
+    }
+
+    /// The right to change program links and ENDPOINTS; waits for it. While it is held no pod is
+    /// attached: be short.
+    pub fn lock(&self) -> Result<Locked, StoreError> {
+        self.store.lock()
+    }
+
+    /// Takes an attachment down that was decided to be gone when it had `revision` (of the
+    /// attachment, not of the journal).
+    pub fn delete(&self, key: &Key, revision: u64) -> Result<Deletion, AttachmentsError> {
+        let Some(own) = self.store.try_lock_attachment(key)? else {
+            return Ok(Deletion::Busy);
+        };
+        let locked = self.store.lock()?;
+        match locked.get(key) {
+            None => Ok(Deletion::Absent),
+            Some(a) if a.revision != revision => Ok(Deletion::Moved),
+            Some(_) => {
+                self.take_down(&own, locked, key)?;
+                Ok(Deletion::Deleted)
+            }
+        }
+    }
+
+    /// Makes ENDPOINTS and the program links what the journal says, as after the loss of the bpf
+    /// file system. For the agent, after it has made its maps and programs.
+    pub fn repair(&self) -> Result<Repair, AttachmentsError> {
+        let mut locked = self.store.lock()?;
+        self.sweep(&mut locked, None)?;
+        let mut endpoints = Endpoints::open(&self.paths)?;
+        let mut netlink = Netlink::open().map_err(AttachmentsError::Netlink)?;
+        let mut repair = Repair::default();
+        for a in locked.state().attachments.values() {
+            // What is under way is wired by its own process.
+            if a.phase != Phase::Attached {
+                continue;
+            }
+            let entry = attach::endpoint(a);
+            for ip in &a.ips {
+                if endpoints.get(*ip)? != Some(entry) {
+                    endpoints.put(&locked, *ip, entry)?;
+                    repair.written += 1;
+                }
+            }
+            let link = netlink.link(&a.host_ifname).map_err(|source| WireError {
+                what: format!("looking up {}", a.host_ifname),
+                source,
+            })?;
+            if link.is_none_or(|l| l.header.index != a.ifindex) {
+                repair.without_link.push(a.key());
+            } else if !attach::differences(&self.paths, &a.host_ifname)?.is_empty() {
+                attach::attach(&locked, &self.paths, &a.host_ifname)?;
+                repair.reattached.push(a.host_ifname.clone());
+            }
+        }
+        for (ip, _) in endpoints.all()? {
+            let held = |a: &Attachment| a.ips.contains(&ip);
+            if !locked.state().attachments.values().any(held) {
+                endpoints.remove(&locked, ip)?;
+                repair.removed += 1;
+            }
+        }
+        Ok(repair)
+    }
+
+    /// Takes an attachment down, or what is left of it. The caller holds its lock and the
+    /// journal's; the latter is let go while the kernel unregisters the link, which takes long.
+    /// Goes on past failures, and fails with all of them.
+    pub fn take_down(
+        &self,
+        _own: &AttachmentLock,
+        mut locked: Locked,
+        key: &Key,
+    ) -> Result<(), AttachmentsError> {
+        let mut errors = Errors::default();
+        self.forget_addresses(&mut locked, key, &mut errors);
+        drop(locked);
+        self.delete_link(key, &mut errors);
+        let mut locked = self.store.lock()?;
+        self.finish(&mut locked, key, errors)
+    }
+
+    fn forget_addresses(&self, locked: &mut Locked, key: &Key, errors: &mut Errors) {
+        let entry = locked.get(key).cloned();
+        if let Some(a) = entry.clone().filter(|a| a.phase != Phase::Deleting) {
+            let phase = Phase::Deleting;
+            errors.note(locked.put(Attachment { phase, ..a }));
+        }
+        let mut endpoints = match Endpoints::open(&self.paths) {
+            Ok(endpoints) => endpoints,
+            // No maps, no entries.
+            Err(AttachError::NotLoaded(_)) => return,
+            Err(e) => return errors.note::<(), _>(Err(e)),
+        };
+        let ips = match entry {
+            Some(a) => a.ips,
+            // The journal was lost: entries are told by the interface.
+            None => self.addresses_by_link(&endpoints, key, errors),
+        };
+        for ip in ips {
+            errors.note(endpoints.remove(locked, ip));
+        }
+    }
+
+    fn addresses_by_link(
+        &self,
+        endpoints: &Endpoints,
+        key: &Key,
+        errors: &mut Errors,
+    ) -> Vec<std::net::IpAddr> {
+        let link = Netlink::open().and_then(|mut nl| nl.link(&key.host_ifname()));
+        let Ok(Some(link)) = link else {
+            return vec![];
+        };
+        let all = errors.take(endpoints.all()).unwrap_or_default();
+        all.into_iter()
+            .filter(|(_, e)| e.ifindex == link.header.index)
+            .map(|(ip, _)| ip)
+            .collect()
+    }
+
+    fn delete_link(&self, key: &Key, errors: &mut Errors) {
+        if let Some(mut nl) = errors.take(Netlink::open().map_err(AttachmentsError::Netlink)) {
+            errors.note(wire::delete(&mut nl, &key.host_ifname()));
+        }
+    }
+
+    fn finish(
+        &self,
+        locked: &mut Locked,
+        key: &Key,
+        mut errors: Errors,
+    ) -> Result<(), AttachmentsError> {
+        errors.note(attach::detach(locked, &self.paths, &key.host_ifname()));
+        // As long as something may be left, so are the addresses.
+        if errors.0.is_empty() {
+            errors.note(locked.remove(key));
+        }
+        match errors.0.is_empty() {
+            true => Ok(()),
+            false => Err(AttachmentsError::TakeDown {
+                key: key.clone(),
+                errors: errors.0.join("; "),
+            }),
+        }
+    }
+
+    /// Finishes what processes that are gone have left unfinished. `own` is the caller's.
+    pub fn sweep(&self, locked: &mut Locked, own: Option<&Key>) -> Result<(), AttachmentsError> {
+        let unfinished: Vec<Key> = locked
+            .state()
+            .attachments
+            .iter()
+            .filter(|(key, a)| a.phase != Phase::Attached && Some(*key) != own)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in unfinished {
+            let Some(_lock) = self.store.try_lock_attachment(&key)? else {
+                continue;
+            };
+            self.take_down_locked(locked, &key);
+        }
+        Ok(())
+    }
+
+    /// Frees attachments whose host-side veth is gone: they can't be any running pod's. Asked
+    /// when addresses run out, since a runtime that crashed may never have called DEL.
+    pub fn reclaim(&self, locked: &mut Locked) -> Result<usize, AttachmentsError> {
+        let mut netlink = Netlink::open().map_err(AttachmentsError::Netlink)?;
+        let mut freed = 0;
+        let all: Vec<Attachment> = locked.state().attachments.values().cloned().collect();
+        for a in all.into_iter().filter(|a| a.phase == Phase::Attached) {
+            let alive = match netlink.link(&a.host_ifname) {
+                Ok(link) => link.is_some_and(|l| l.header.index == a.ifindex),
+                // Not knowing is no proof.
+                Err(_) => true,
+            };
+            if alive {
+                continue;
+            }
+            if let Some(_lock) = self.store.try_lock_attachment(&a.key())? {
+                freed += usize::from(self.take_down_locked(locked, &a.key()));
+            }
+        }
+        Ok(freed)
+    }
+
+    /// All of it under the journal's lock; what fails stays for the next one, and is told.
+    fn take_down_locked(&self, locked: &mut Locked, key: &Key) -> bool {
+        let mut errors = Errors::default();
+        self.forget_addresses(locked, key, &mut errors);
+        self.delete_link(key, &mut errors);
+        match self.finish(locked, key, errors) {
+            Ok(()) => true,
+            Err(e) => {
+                eprintln!("rhumb-cni: {e}");
+                false
+            }
+        }
+    }
+}
+
+fn attached(state: State) -> Vec<Attachment> {
+    let all = state.attachments.into_values();
+    all.filter(|a| a.phase == Phase::Attached).collect()
+}
+
+#[derive(Default)]
+struct Errors(Vec<String>);
+
+impl Errors {
+    fn take<T, E: std::fmt::Display>(&mut self, r: Result<T, E>) -> Option<T> {
+        match r {
+            Ok(v) => Some(v),
+            Err(e) => {
+                self.0.push(e.to_string());
+                None
+            }
+        }
+    }
+
+    fn note<T, E: std::fmt::Display>(&mut self, r: Result<T, E>) {
+        self.take(r);
+    }
+}

@@ -1,0 +1,7 @@
+//! The plugin's door to the kernel: namespaces, links, routes (`netlink`, `netns`, `wire`), and the
+//! pinned programs and maps (`attach`, the only module that knows aya).
+
+pub mod attach;
+pub mod netlink;
+pub mod netns;
+pub mod wire;
