@@ -1,0 +1,29 @@
+//! Resident memory of processes, and bytes of pinned maps.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+/// Resident set of a process, KiB.
+pub fn resident_kib(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+    let line = text.lines().find(|l| l.starts_with("VmRSS:")).context("no VmRSS")?;
+    line.split_whitespace().nth(1).context("no VmRSS value")?.parse().context("parsing VmRSS")
+}
+
+/// Processes whose command line has all of `words` in its arguments.
+pub fn processes(words: &[&str]) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+        // Processes come and go while we look.
+        let Ok(cmd) = std::fs::read(Path::new("/proc").join(&name).join("cmdline")) else { continue };
+        let args: Vec<_> = cmd.split(|b| *b == 0).map(String::from_utf8_lossy).collect();
+        if words.iter().all(|w| args.iter().any(|a| a.contains(w))) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
