@@ -45,7 +45,11 @@ impl Plugin {
             .spawn()
             .with_context(|| format!("executing {}", self.binary.display()))?;
         // A plugin that fails before reading its configuration closes the pipe: its answer counts.
-        let _ = child.stdin.take().context("no stdin")?.write_all(self.conf.as_bytes());
+        let _ = child
+            .stdin
+            .take()
+            .context("no stdin")?
+            .write_all(self.conf.as_bytes());
         let out = child.wait_with_output()?;
         if !out.status.success() {
             bail!(
@@ -91,13 +95,16 @@ impl Plugin {
         let start = Instant::now();
         let each: Result<Vec<_>> = threads
             .into_iter()
-            .map(|t| t.join().map_err(|_| anyhow::anyhow!("a caller thread panicked"))?)
+            .map(|t| {
+                t.join()
+                    .map_err(|_| anyhow::anyhow!("a caller thread panicked"))?
+            })
             .collect();
         let makespan = start.elapsed();
         for c in all {
-            self.on_thread(node, c, |p, c| p.call("DEL", c)).join().map_err(|_| {
-                anyhow::anyhow!("the caller thread panicked")
-            })??;
+            self.on_thread(node, c, |p, c| p.call("DEL", c))
+                .join()
+                .map_err(|_| anyhow::anyhow!("the caller thread panicked"))??;
         }
         Ok((each?, makespan))
     }

@@ -25,7 +25,10 @@ pub struct Place {
 
 impl Place {
     pub fn netns(path: impl Into<PathBuf>) -> Place {
-        Place { netns: path.into(), cgroup: None }
+        Place {
+            netns: path.into(),
+            cgroup: None,
+        }
     }
 }
 
@@ -85,7 +88,12 @@ impl Server {
             }
         });
         rx.recv().context("the server thread died")??;
-        Ok(Server { addr, stop, thread: Some(thread), place })
+        Ok(Server {
+            addr,
+            stop,
+            thread: Some(thread),
+            place,
+        })
     }
 }
 
@@ -95,7 +103,8 @@ impl Drop for Server {
         let (place, addr) = (self.place.clone(), self.addr);
         // Wakes accept(); from the server's own namespace, so that no policy is in the way.
         let _ = std::thread::spawn(move || {
-            enter_netns(&place.netns).map(|()| TcpStream::connect_timeout(&addr, Duration::from_secs(1)).ok())
+            enter_netns(&place.netns)
+                .map(|()| TcpStream::connect_timeout(&addr, Duration::from_secs(1)).ok())
         })
         .join();
         if let Some(t) = self.thread.take() {
@@ -127,6 +136,7 @@ pub struct Client {
 enum Order {
     Rr(SocketAddr, usize),
     Crr(SocketAddr, usize),
+    Try(SocketAddr),
 }
 
 impl Client {
@@ -148,6 +158,7 @@ impl Client {
                 let answer = match order {
                     Order::Rr(addr, n) => rr(addr, n),
                     Order::Crr(addr, n) => crr(addr, n),
+                    Order::Try(addr) => Ok(crr(addr, 1).unwrap_or_default()),
                 };
                 if outbox.send(answer).is_err() {
                     return;
@@ -170,6 +181,11 @@ impl Client {
     /// Latencies of `n` times connect, request, answer.
     pub fn crr(&self, addr: SocketAddr, n: usize) -> Result<Vec<Duration>> {
         self.order(Order::Crr(addr, n))
+    }
+
+    /// One connect and request: how long it took if it was answered.
+    pub fn connects(&self, addr: SocketAddr) -> Result<Option<Duration>> {
+        Ok(self.order(Order::Try(addr))?.first().copied())
     }
 }
 
@@ -195,7 +211,10 @@ fn crr(addr: SocketAddr, n: usize) -> Result<Vec<Duration>> {
             ask(&mut conn)?;
             let took = t.elapsed();
             // RST instead of TIME_WAIT: thousands of them would exhaust the local ports.
-            let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+            let linger = libc::linger {
+                l_onoff: 1,
+                l_linger: 0,
+            };
             nix::sys::socket::setsockopt(&conn, nix::sys::socket::sockopt::Linger, &linger)?;
             Ok(took)
         })

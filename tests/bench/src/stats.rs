@@ -18,7 +18,10 @@ pub struct Latency {
 impl Latency {
     pub fn of(mut sample: Vec<Duration>) -> Latency {
         sample.sort();
-        Latency { p50: quantile(&sample, 0.5), p99: quantile(&sample, 0.99) }
+        Latency {
+            p50: quantile(&sample, 0.5),
+            p99: quantile(&sample, 0.99),
+        }
     }
 }
 
@@ -44,7 +47,11 @@ pub fn median_interval(mut values: Vec<f64>) -> Interval {
     let n = values.len() as f64;
     let half = 1.96 * n.sqrt() / 2.0;
     let at = |rank: f64| values[(rank.max(0.0) as usize).min(values.len() - 1)];
-    Interval { low: at((n / 2.0 - half).floor()), mid: at(n / 2.0), high: at((n / 2.0 + half).ceil()) }
+    Interval {
+        low: at((n / 2.0 - half).floor()),
+        mid: at(n / 2.0),
+        high: at((n / 2.0 + half).ceil()),
+    }
 }
 
 #[cfg(test)]
