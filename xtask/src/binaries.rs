@@ -6,14 +6,14 @@
 
 use crate::shell::{cargo, output, run, target_dir};
 use anyhow::Context;
+use rhumb_harness::cluster::Profile;
 use std::process::Command;
 
-/// Builds everything with the dev profile.
-pub fn build() -> anyhow::Result<()> {
+/// Builds everything with a profile.
+pub fn build(profile: Profile) -> anyhow::Result<()> {
     crate::build_ebpf::run()?;
-    static_binaries()?;
-    run(cargo().args([
-        "build",
+    static_binaries(profile)?;
+    run(cargo().args(["build", "--profile", profile.name()]).args([
         "-p",
         "rhumb-control",
         "-p",
@@ -26,18 +26,19 @@ pub fn build() -> anyhow::Result<()> {
     ]))
 }
 
-fn static_binaries() -> anyhow::Result<()> {
+fn static_binaries(profile: Profile) -> anyhow::Result<()> {
     let host = host_triple()?;
     run(cargo()
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .env("CARGO_PROFILE_DEV_STRIP", "debuginfo")
+        .args(["build", "--profile", profile.name()])
         // `--target` keeps build scripts and procedural macros dynamic: those can't be static.
-        .args(["build", "--target", &host, "--target-dir"])
+        .args(["--target", &host, "--target-dir"])
         .arg(target_dir().join("static"))
         .args(["-p", "rhumb-cni", "-p", "netprobe", "--bins"]))?;
     // One fixed place, whatever the host is called.
-    let built = target_dir().join("static").join(&host).join("debug");
-    let link = target_dir().join("static/bin");
+    let built = target_dir().join("static").join(&host).join(profile.dir());
+    let link = target_dir().join(profile.static_dir());
     let _ = std::fs::remove_file(&link);
     std::os::unix::fs::symlink(&built, &link)
         .with_context(|| format!("linking {} to {}", link.display(), built.display()))

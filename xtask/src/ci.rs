@@ -59,7 +59,7 @@ pub fn test(rings: &[Ring], filter: Option<&str>) -> anyhow::Result<()> {
         );
     }
     crate::setup::run()?;
-    crate::binaries::build()?;
+    crate::binaries::build(rhumb_harness::cluster::Profile::Dev)?;
     test_rings(rings, filter)
 }
 

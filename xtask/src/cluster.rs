@@ -2,7 +2,7 @@
 
 use crate::shell::{is_root, target_dir};
 use anyhow::{Context, bail};
-use rhumb_harness::cluster::{Built, Cluster};
+use rhumb_harness::cluster::{Built, Cluster, Profile};
 use std::time::Instant;
 
 /// `cargo xtask up`.
@@ -11,7 +11,7 @@ pub fn up(name: &str, nodes: usize, demo: bool) -> anyhow::Result<()> {
         bail!("`up` makes network namespaces and mounts, which takes root: run it as root");
     }
     crate::setup::run()?;
-    crate::binaries::build()?;
+    crate::binaries::build(Profile::Dev)?;
     let built = built()?;
     let start = Instant::now();
     eprintln!("up: starting cluster {name} with {nodes} nodes");
@@ -59,7 +59,7 @@ pub fn status(name: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn built() -> anyhow::Result<Built> {
+pub fn built() -> anyhow::Result<Built> {
     let target = target_dir();
     std::fs::create_dir_all(&target).with_context(|| format!("making {}", target.display()))?;
     Built::new(&target)

@@ -1,5 +1,6 @@
 //! The one door for chores: `cargo xtask <chore>`.
 
+mod bench;
 mod binaries;
 mod build_ebpf;
 mod ci;
@@ -11,6 +12,7 @@ mod shell;
 mod tidy;
 
 use clap::{Parser, Subcommand};
+use rhumb_harness::cluster::Profile;
 use std::process::ExitCode;
 
 /// Chores of the Rhumb workspace.
@@ -68,6 +70,14 @@ enum Chore {
         #[arg(long)]
         filter: Option<String>,
     },
+    /// Build for release, start a cluster of two nodes, and measure: ratios in one run
+    Bench {
+        /// Parts to run (net, cni, apply, memory, datapath); all of them if none is named
+        parts: Vec<String>,
+        /// Pairs of thing and baseline
+        #[arg(long, default_value_t = 31)]
+        pairs: usize,
+    },
     /// Everything that has to be green: fmt, tidy, clippy and every ring
     Ci,
 }
@@ -78,7 +88,7 @@ fn main() -> ExitCode {
         Chore::Setup => setup::run(),
         Chore::Doctor => doctor::run(),
         Chore::BuildEbpf => build_ebpf::run(),
-        Chore::Build => binaries::build(),
+        Chore::Build => binaries::build(Profile::Dev),
         Chore::Up {
             nodes,
             name,
@@ -88,6 +98,7 @@ fn main() -> ExitCode {
         Chore::Status { name } => cluster::status(name.as_deref()),
         Chore::Tidy => tidy::run(),
         Chore::Test { rings, filter } => ci::test(&rings, filter.as_deref()),
+        Chore::Bench { parts, pairs } => bench::run(&parts, pairs),
         Chore::Ci => ci::run(),
     };
     match result {

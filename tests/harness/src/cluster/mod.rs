@@ -26,11 +26,50 @@ use std::time::Duration;
 /// The image that only the registry has.
 pub const PULLED: &str = "registry.test:5000/pulled:v1";
 
+/// Cargo's profiles that clusters run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// Quick to build: development and tests.
+    #[default]
+    Dev,
+    /// What users run: benchmarks.
+    Release,
+}
+
+impl Profile {
+    /// Name of Cargo's directory for it.
+    pub fn dir(self) -> &'static str {
+        match self {
+            Profile::Dev => "debug",
+            Profile::Release => "release",
+        }
+    }
+
+    /// Name for `cargo build --profile`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Profile::Dev => "dev",
+            Profile::Release => "release",
+        }
+    }
+
+    /// The directory below Cargo's target directory where static binaries are found, whatever the
+    /// host is called.
+    pub fn static_dir(self) -> &'static str {
+        match self {
+            Profile::Dev => "static/bin",
+            Profile::Release => "static/release-bin",
+        }
+    }
+}
+
 /// Where built things are.
 #[derive(Clone, Debug)]
 pub struct Built {
     /// Cargo's target directory.
     pub target: PathBuf,
+    /// What they were built with.
+    pub profile: Profile,
 }
 
 impl Built {
@@ -40,15 +79,23 @@ impl Built {
         let target = target
             .canonicalize()
             .with_context(|| format!("finding {}", target.display()))?;
-        Ok(Self { target })
+        Ok(Self {
+            target,
+            profile: Profile::default(),
+        })
+    }
+
+    /// The same, built with another profile.
+    pub fn with(self, profile: Profile) -> Self {
+        Self { profile, ..self }
     }
 
     fn dynamic(&self, name: &str) -> PathBuf {
-        self.target.join("debug").join(name)
+        self.target.join(self.profile.dir()).join(name)
     }
 
     fn fixed(&self, name: &str) -> PathBuf {
-        self.target.join("static/bin").join(name)
+        self.target.join(self.profile.static_dir()).join(name)
     }
 
     /// kubectl of the minor that we claim.
