@@ -1,1 +1,45 @@
+//! The pure half of the API server: the registry of kinds and everything derived from it.
+//! No I/O, no clock, no randomness: callers bring time, uids and random bits.
+//!
+//! The way of a write through this crate, as `rhumb-apiserver` walks it:
+//! - create: [`codec::decode`] → [`strategy::conform`] → [`default_object`] → admission
+//!   ([`admission`], [`service::default_families`]) → allocation → [`registry::Kind::to_stored`] →
+//!   [`strategy::prepare_create`] → store.
+//! - update: [`codec::decode`] → [`strategy::conform`] → [`default_object`] →
+//!   [`registry::Kind::to_stored`] → [`strategy::prepare_update`] → store, or remove.
+//! - patch: [`patch::apply`] to the served form of the current object → [`codec::decode_patched`] →
+//!   as update.
+//! - delete: [`strategy::prepare_delete`].
+//! - reads: [`registry::Kind::served`], [`selector`], [`table::render`].
 
+pub mod admission;
+pub mod codec;
+pub mod defaults;
+pub mod discovery;
+pub mod event;
+pub mod json;
+mod merge_keys;
+pub mod patch;
+pub mod pod;
+pub mod pod_status;
+pub mod quantity;
+pub mod registry;
+pub mod scale;
+pub mod schema;
+pub mod selector;
+pub mod service;
+pub mod status;
+mod strategic;
+pub mod strategy;
+pub mod table;
+pub mod time;
+pub mod validation;
+
+pub use quantity::Quantity;
+pub use registry::{Kind, Subresource};
+pub use status::ApiError;
+
+/// Applies the defaults of a kind to an object in its served form.
+pub fn default_object(kind: &Kind, object: &mut serde_json::Value) {
+    (kind.defaults)(object);
+}

@@ -1,0 +1,90 @@
+//! The scale subresource of deployments and replica sets: `autoscaling/v1` Scale.
+
+use serde_json::{Value, json};
+
+use crate::json::{self, at, int, text};
+use crate::registry::Kind;
+use crate::selector::LabelSelector;
+use crate::status::{ApiError, Errors, Result};
+
+/// The Scale of an object.
+pub fn of(object: &Value) -> Value {
+    let mut meta = json!({
+        "name": text(object, "metadata.name"),
+        "namespace": text(object, "metadata.namespace"),
+    });
+    for field in ["uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object["metadata"].get(field) {
+            meta[field] = value.clone();
+        }
+    }
+    let selector = LabelSelector::from_object(at(object, "spec.selector"));
+    let mut scale = json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta,
+        "spec": {}, "status": {"replicas": int(object, "status.replicas").unwrap_or(0)},
+    });
+    let replicas = int(object, "spec.replicas").unwrap_or(0);
+    if replicas != 0 {
+        scale["spec"]["replicas"] = replicas.into();
+    }
+    if !selector.is_everything() {
+        scale["status"]["selector"] = selector.to_string().into();
+    }
+    scale
+}
+
+/// The object with the replicas of a Scale. The caller goes on with `strategy::prepare_update`,
+/// which also checks the Scale's uid and resourceVersion, copied here.
+pub fn apply(kind: &Kind, object: &Value, scale: &Value) -> Result<Value> {
+    let name = text(object, "metadata.name");
+    let given = text(scale, "metadata.name");
+    if !given.is_empty() && given != name {
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        )));
+    }
+    let replicas = int(scale, "spec.replicas").unwrap_or(0);
+    let mut errors = Errors::default();
+    if replicas < 0 {
+        errors.invalid(
+            "spec.replicas",
+            replicas,
+            "must be greater than or equal to 0",
+        );
+    }
+    errors.into_result(kind, name)?;
+    let mut scaled = object.clone();
+    for field in ["uid", "resourceVersion"] {
+        let value = text(scale, &format!("metadata.{field}"));
+        if !value.is_empty() {
+            scaled["metadata"][field] = value.into();
+        }
+    }
+    if let Some(spec) = json::child(&mut scaled, "spec") {
+        spec["replicas"] = replicas.into();
+    }
+    Ok(scaled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::find;
+
+    #[test]
+    fn there_and_back() {
+        let kind = find("apps", "v1", "deployments").unwrap();
+        let d = json!({
+            "metadata": {"name": "d", "namespace": "n", "resourceVersion": "7"},
+            "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "x"}}},
+            "status": {"replicas": 1},
+        });
+        let mut scale = of(&d);
+        assert_eq!(scale["spec"]["replicas"], 2);
+        assert_eq!(scale["status"], json!({"replicas": 1, "selector": "app=x"}));
+        scale["spec"]["replicas"] = 5.into();
+        assert_eq!(apply(kind, &d, &scale).unwrap()["spec"]["replicas"], 5);
+        scale["spec"]["replicas"] = (-1).into();
+        assert_eq!(apply(kind, &d, &scale).unwrap_err().code, 422);
+    }
+}

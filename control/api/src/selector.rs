@@ -1,0 +1,550 @@
+//! Label selectors (`a=b,c!=d,e in (f,g),!h`) and field selectors, as query parameters have them,
+//! and `metav1.LabelSelector` objects.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use crate::json;
+use crate::registry::Kind;
+use crate::status::{ApiError, Result};
+use crate::validation::metadata::{label_value_faults, qualified_name_faults};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operator {
+    In,
+    NotIn,
+    Exists,
+    DoesNotExist,
+    GreaterThan,
+    LessThan,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    pub key: String,
+    pub operator: Operator,
+    pub values: Vec<String>,
+}
+
+/// A conjunction of requirements. The empty one matches everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelSelector {
+    pub requirements: Vec<Requirement>,
+    /// A selector that matches nothing whatever the labels (a null `metav1.LabelSelector`).
+    nothing: bool,
+}
+
+impl LabelSelector {
+    pub fn everything() -> Self {
+        Self::default()
+    }
+
+    pub fn nothing() -> Self {
+        LabelSelector {
+            requirements: Vec::new(),
+            nothing: true,
+        }
+    }
+
+    pub fn is_everything(&self) -> bool {
+        !self.nothing && self.requirements.is_empty()
+    }
+
+    /// Parses the query parameter `labelSelector`.
+    pub fn parse(text: &str) -> Result<Self> {
+        Parser::new(text)
+            .parse()
+            .map_err(|why| ApiError::bad_request(format!("unable to parse requirement: {why}")))
+    }
+
+    /// From a `metav1.LabelSelector`: null selects nothing, `{}` everything.
+    pub fn from_object(selector: Option<&Value>) -> Self {
+        let Some(selector) = selector.filter(|s| s.is_object()) else {
+            return Self::nothing();
+        };
+        let mut requirements = Vec::new();
+        for (key, value) in json::map(selector, "matchLabels").into_iter().flatten() {
+            requirements.push(Requirement {
+                key: key.clone(),
+                operator: Operator::In,
+                values: vec![value.as_str().unwrap_or("").to_string()],
+            });
+        }
+        for expression in json::list(selector, "matchExpressions") {
+            let operator = match json::text(expression, "operator") {
+                "In" => Operator::In,
+                "NotIn" => Operator::NotIn,
+                "Exists" => Operator::Exists,
+                "DoesNotExist" => Operator::DoesNotExist,
+                // Validation lets no other operator in; what slipped by must select nothing.
+                _ => return Self::nothing(),
+            };
+            requirements.push(Requirement {
+                key: json::text(expression, "key").to_string(),
+                operator,
+                values: json::list(expression, "values")
+                    .iter()
+                    .filter_map(|v| v.as_str().map(str::to_string))
+                    .collect(),
+            });
+        }
+        LabelSelector {
+            requirements,
+            nothing: false,
+        }
+    }
+
+    /// Whether an object's labels satisfy the selector.
+    pub fn matches(&self, object: &Value) -> bool {
+        self.matches_labels(json::map(object, "metadata.labels"))
+    }
+
+    pub fn matches_labels(&self, labels: Option<&Map<String, Value>>) -> bool {
+        !self.nothing
+            && self.requirements.iter().all(|r| {
+                let value = labels.and_then(|l| l.get(&r.key)).and_then(Value::as_str);
+                let listed = |v: &str| r.values.iter().any(|candidate| candidate == v);
+                match r.operator {
+                    Operator::In => value.is_some_and(listed),
+                    Operator::NotIn => !value.is_some_and(listed),
+                    Operator::Exists => value.is_some(),
+                    Operator::DoesNotExist => value.is_none(),
+                    Operator::GreaterThan | Operator::LessThan => {
+                        let number = value.and_then(|v| v.parse::<i64>().ok());
+                        let bound = r.values.first().and_then(|v| v.parse::<i64>().ok());
+                        match (number, bound) {
+                            (Some(n), Some(b)) if r.operator == Operator::GreaterThan => n > b,
+                            (Some(n), Some(b)) => n < b,
+                            _ => false,
+                        }
+                    }
+                }
+            })
+    }
+}
+
+impl std::fmt::Display for LabelSelector {
+    /// `metav1.FormatLabelSelector`, as tables show it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.nothing || self.requirements.is_empty() {
+            return f.write_str("<none>");
+        }
+        let mut parts: Vec<(&str, String)> = self
+            .requirements
+            .iter()
+            .map(|r| {
+                let key = &r.key;
+                let mut values = r.values.clone();
+                values.sort();
+                let values = values.join(",");
+                let part = match r.operator {
+                    Operator::In if r.values.len() == 1 => format!("{key}={values}"),
+                    Operator::In => format!("{key} in ({values})"),
+                    Operator::NotIn => format!("{key} notin ({values})"),
+                    Operator::Exists => key.clone(),
+                    Operator::DoesNotExist => format!("!{key}"),
+                    Operator::GreaterThan => format!("{key}>{values}"),
+                    Operator::LessThan => format!("{key}<{values}"),
+                };
+                (key.as_str(), part)
+            })
+            .collect();
+        parts.sort_by(|a, b| a.0.cmp(b.0));
+        let parts: Vec<String> = parts.into_iter().map(|(_, part)| part).collect();
+        f.write_str(&parts.join(","))
+    }
+}
+
+struct Parser<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Parser<'a> {
+    fn new(text: &'a str) -> Self {
+        Parser { rest: text }
+    }
+
+    fn skip_space(&mut self) {
+        self.rest = self.rest.trim_start();
+    }
+
+    fn eat(&mut self, token: &str) -> bool {
+        self.skip_space();
+        match self.rest.strip_prefix(token) {
+            Some(rest) => {
+                self.rest = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A word: everything up to white space or an operator sign.
+    fn word(&mut self) -> &'a str {
+        self.skip_space();
+        let end = self
+            .rest
+            .find(|c: char| c.is_whitespace() || "=!(),<>".contains(c))
+            .unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        word
+    }
+
+    fn key(&mut self) -> Result<String, String> {
+        let key = self.word();
+        if key.is_empty() {
+            self.skip_space();
+            let found = self
+                .rest
+                .chars()
+                .next()
+                .map(String::from)
+                .unwrap_or_default();
+            return Err(format!("found '{found}', expected: identifier"));
+        }
+        match qualified_name_faults(key).as_slice() {
+            [] => Ok(key.to_string()),
+            faults => Err(format!(
+                "key: Invalid value: {key:?}: {}",
+                faults.join("; ")
+            )),
+        }
+    }
+
+    fn value(&mut self, key: &str) -> Result<String, String> {
+        let value = self.word();
+        match label_value_faults(value).as_slice() {
+            [] => Ok(value.to_string()),
+            faults => Err(format!(
+                "values[0][{key}]: Invalid value: {value:?}: {}",
+                faults.join("; ")
+            )),
+        }
+    }
+
+    fn set(&mut self, key: &str) -> Result<Vec<String>, String> {
+        if !self.eat("(") {
+            return Err(format!("found '{}', expected: '('", self.rest));
+        }
+        let mut values = Vec::new();
+        loop {
+            values.push(self.value(key)?);
+            if self.eat(",") {
+                continue;
+            }
+            if self.eat(")") {
+                values.sort();
+                values.dedup();
+                return Ok(values);
+            }
+            return Err(format!("found '{}', expected: ',' or ')'", self.rest));
+        }
+    }
+
+    fn requirement(&mut self) -> Result<Requirement, String> {
+        if self.eat("!") {
+            let key = self.key()?;
+            return Ok(Requirement {
+                key,
+                operator: Operator::DoesNotExist,
+                values: vec![],
+            });
+        }
+        let key = self.key()?;
+        let (operator, values) = if self.eat("!=") {
+            (Operator::NotIn, vec![self.value(&key)?])
+        } else if self.eat("==") || self.eat("=") {
+            (Operator::In, vec![self.value(&key)?])
+        } else if self.eat(">") {
+            (Operator::GreaterThan, vec![self.integer()?])
+        } else if self.eat("<") {
+            (Operator::LessThan, vec![self.integer()?])
+        } else {
+            self.skip_space();
+            if self.rest.is_empty() || self.rest.starts_with(',') {
+                (Operator::Exists, vec![])
+            } else {
+                match self.word() {
+                    "in" => (Operator::In, self.set(&key)?),
+                    "notin" => (Operator::NotIn, self.set(&key)?),
+                    other => {
+                        return Err(format!(
+                            "found '{other}', expected: in, notin, =, ==, !=, gt, lt"
+                        ));
+                    }
+                }
+            }
+        };
+        Ok(Requirement {
+            key,
+            operator,
+            values,
+        })
+    }
+
+    fn integer(&mut self) -> Result<String, String> {
+        let word = self.word();
+        word.parse::<i64>().map(|_| word.to_string()).map_err(|_| {
+            format!("for 'Gt', 'Lt' operators, the value must be an integer: {word:?}")
+        })
+    }
+
+    fn parse(mut self) -> Result<LabelSelector, String> {
+        let mut requirements = Vec::new();
+        self.skip_space();
+        if self.rest.is_empty() {
+            return Ok(LabelSelector::everything());
+        }
+        loop {
+            requirements.push(self.requirement()?);
+            self.skip_space();
+            if self.rest.is_empty() {
+                break;
+            }
+            if !self.eat(",") {
+                return Err(format!(
+                    "found '{}', expected: ',' or 'end of string'",
+                    self.rest
+                ));
+            }
+        }
+        Ok(LabelSelector {
+            requirements,
+            nothing: false,
+        })
+    }
+}
+
+/// A parsed `fieldSelector`: label, value, and whether they must be equal.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FieldSelector {
+    pub terms: Vec<FieldTerm>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldTerm {
+    pub field: String,
+    pub equal: bool,
+    pub value: String,
+}
+
+impl FieldSelector {
+    pub fn is_everything(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    /// Parses the query parameter `fieldSelector`. A field that the kind doesn't serve is refused
+    /// by name with 400.
+    pub fn parse(kind: &Kind, text: &str) -> Result<Self> {
+        let mut terms = Vec::new();
+        for part in split_terms(text) {
+            if part.is_empty() {
+                continue;
+            }
+            let (field, equal, value) = split_operator(&part).ok_or_else(|| {
+                ApiError::bad_request(format!(
+                    "invalid selector: '{part}'; can't understand '{part}'"
+                ))
+            })?;
+            let value = unescape(value)
+                .map_err(|why| ApiError::bad_request(format!("invalid field selector: {why}")))?;
+            let known = matches!(field, "metadata.name" | "metadata.namespace")
+                || kind.fields.iter().any(|(label, _, _)| *label == field);
+            if !known {
+                return Err(ApiError::bad_request(format!(
+                    "Unable to find {:?} that match label selector \"\", field selector {text:?}: field label not supported: {field}",
+                    format!("{}, Resource={}", kind.api_version(), kind.plural),
+                )));
+            }
+            if !value.is_empty() || !equal || !field.is_empty() {
+                terms.push(FieldTerm {
+                    field: field.to_string(),
+                    equal,
+                    value,
+                });
+            }
+        }
+        Ok(FieldSelector { terms })
+    }
+
+    /// Whether an object, in its stored form, has the fields.
+    pub fn matches(&self, kind: &Kind, stored: &Value) -> bool {
+        self.terms.iter().all(|term| {
+            let value = field_value(kind, &term.field, stored);
+            (value.as_deref() == Some(term.value.as_str())) == term.equal
+        })
+    }
+
+    /// The value that a field must equal, if the selector says so: for `metadata.name` a list
+    /// becomes a read of one key.
+    pub fn required(&self, field: &str) -> Option<&str> {
+        self.terms
+            .iter()
+            .find(|t| t.equal && t.field == field)
+            .map(|t| t.value.as_str())
+    }
+}
+
+/// The value of a selectable field of a stored object; `None` for a field that isn't selectable.
+pub fn field_value<'a>(kind: &Kind, field: &str, stored: &'a Value) -> Option<Cow<'a, str>> {
+    let (path, absent) = match field {
+        "metadata.name" | "metadata.namespace" => (field, ""),
+        _ => {
+            let (_, path, absent) = kind.fields.iter().find(|(label, _, _)| *label == field)?;
+            (*path, *absent)
+        }
+    };
+    let value = match json::at(stored, path) {
+        Some(Value::String(s)) => Cow::Borrowed(s.as_str()),
+        Some(Value::Bool(b)) => Cow::Borrowed(if *b { "true" } else { "false" }),
+        Some(other) => Cow::Owned(other.to_string()),
+        None => Cow::Owned(absent.to_string()),
+    };
+    if field == "source" && value.is_empty() {
+        return Some(Cow::Borrowed(json::text(stored, "reportingComponent")));
+    }
+    Some(value)
+}
+
+fn split_terms(text: &str) -> Vec<String> {
+    let mut terms = vec![String::new()];
+    let mut escaped = false;
+    for c in text.chars() {
+        if c == ',' && !escaped {
+            terms.push(String::new());
+            continue;
+        }
+        escaped = c == '\\' && !escaped;
+        if let Some(last) = terms.last_mut() {
+            last.push(c);
+        }
+    }
+    terms
+}
+
+fn split_operator(term: &str) -> Option<(&str, bool, &str)> {
+    let at = term.find(['=', '!'])?;
+    let (field, rest) = term.split_at(at);
+    if let Some(value) = rest.strip_prefix("!=") {
+        return Some((field, false, value));
+    }
+    let value = rest.strip_prefix("==").or_else(|| rest.strip_prefix('='))?;
+    Some((field, true, value))
+}
+
+fn unescape(value: &str) -> Result<String, String> {
+    let mut out = String::new();
+    let mut chars = value.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '\\' => match chars.next() {
+                Some(next @ ('\\' | ',' | '=')) => out.push(next),
+                other => {
+                    return Err(format!(
+                        "invalid escape sequence: \\{}",
+                        other.map(String::from).unwrap_or_default()
+                    ));
+                }
+            },
+            '=' => return Err(format!("unescaped '=' in value {value:?}")),
+            other => out.push(other),
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::find;
+    use serde_json::json;
+
+    fn matches(selector: &str, labels: Value) -> bool {
+        LabelSelector::parse(selector)
+            .unwrap()
+            .matches(&json!({"metadata": {"labels": labels}}))
+    }
+
+    #[test]
+    fn label_selectors() {
+        let labels = json!({"app": "web", "tier": "front", "n": "5"});
+        for yes in [
+            "",
+            "app=web",
+            "app==web",
+            "app!=db",
+            "app in (web, db)",
+            "app notin (db)",
+            "app",
+            "!gone",
+            "app=web,tier=front",
+            "gone!=x",
+            "gone notin (x)",
+            "n>4",
+            "n<6",
+            " app = web , tier ",
+        ] {
+            assert!(matches(yes, labels.clone()), "{yes:?}");
+        }
+        for no in [
+            "app=db",
+            "app!=web",
+            "app in (db)",
+            "app notin (web)",
+            "gone",
+            "!app",
+            "app=web,tier=back",
+            "n>5",
+            "app>1",
+        ] {
+            assert!(!matches(no, labels.clone()), "{no:?}");
+        }
+        assert!(matches("app=", json!({"app": ""})));
+        for bad in [
+            "=x", "a=b=c", "a in b", "a in (b", "a,,b", "a b", "a=%", "x/y/z=1", "a>x",
+        ] {
+            assert!(LabelSelector::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn selector_objects() {
+        assert!(!LabelSelector::from_object(None).matches(&json!({})));
+        assert!(LabelSelector::from_object(Some(&json!({}))).matches(&json!({})));
+        let s = LabelSelector::from_object(Some(&json!({
+            "matchLabels": {"b": "1"},
+            "matchExpressions": [{"key": "a", "operator": "In", "values": ["y", "x"]}],
+        })));
+        assert_eq!(s.to_string(), "a in (x,y),b=1");
+        assert!(s.matches(&json!({"metadata": {"labels": {"a": "x", "b": "1"}}})));
+        assert!(!s.matches(&json!({"metadata": {"labels": {"a": "z", "b": "1"}}})));
+    }
+
+    #[test]
+    fn field_selectors() {
+        let pods = find("", "v1", "pods").unwrap();
+        let pod = json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n1"},
+                         "status": {"phase": "Running"}});
+        let yes = |s: &str| FieldSelector::parse(pods, s).unwrap().matches(pods, &pod);
+        assert!(yes("spec.nodeName=n1,status.phase!=Failed"));
+        assert!(yes("metadata.name==a"));
+        assert!(yes("spec.hostNetwork=false"));
+        assert!(!yes("spec.nodeName="));
+        let error = FieldSelector::parse(pods, "spec.foo=1").unwrap_err();
+        assert_eq!(error.code, 400);
+        assert!(
+            error
+                .message
+                .contains("field label not supported: spec.foo")
+        );
+        assert!(FieldSelector::parse(pods, "nonsense").is_err());
+        assert_eq!(
+            FieldSelector::parse(pods, "metadata.name=a")
+                .unwrap()
+                .required("metadata.name"),
+            Some("a")
+        );
+    }
+}

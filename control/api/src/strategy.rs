@@ -1,0 +1,631 @@
+//! What a write does to an object before it is stored: system fields, status, generation,
+//! validation, deletion. Pure: the caller brings clock, uid and random suffix.
+//! Source: apiserver `pkg/registry/rest/{create,update,delete}.go` and the kinds' strategies.
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::json::{self, at, list, put, remove, text};
+use crate::registry::{Kind, StatusRule};
+use crate::status::{ApiError, Errors, Result};
+use crate::validation::metadata;
+use crate::{pod, time};
+
+/// What the caller brings to a create.
+#[derive(Clone, Debug)]
+pub struct CreateContext<'a> {
+    /// The request's namespace; `None` for cluster-scoped kinds.
+    pub namespace: Option<&'a str>,
+    pub now: Timestamp,
+    /// A fresh UUID.
+    pub uid: &'a str,
+    /// Five characters for `generateName`, from `name_suffix`.
+    pub suffix: &'a str,
+}
+
+/// The characters of generated names: no vowels, so that no words come out.
+const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+
+/// The five characters after `generateName`, from random bits.
+pub fn name_suffix(mut random: u64) -> String {
+    let base = SUFFIX.len() as u64;
+    (0..5)
+        .map(|_| {
+            let c = SUFFIX[(random % base) as usize] as char;
+            random /= base;
+            c
+        })
+        .collect()
+}
+
+/// Checks apiVersion, kind, name and namespace of a decoded object against the request, and fills
+/// in what the client left out. `name` is that of the URL (update), if it has one.
+pub fn conform(
+    kind: &Kind,
+    object: &mut Value,
+    namespace: Option<&str>,
+    name: Option<&str>,
+) -> Result<()> {
+    let api_version = kind.api_version();
+    let given = text(object, "apiVersion").to_string();
+    if !given.is_empty() && given != api_version {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({given}) does not match the expected API version ({api_version})"
+        )));
+    }
+    let given = text(object, "kind").to_string();
+    if !given.is_empty() && given != kind.kind {
+        return Err(ApiError::bad_request(format!(
+            "the kind in the data ({given}) does not match the expected kind ({})",
+            kind.kind
+        )));
+    }
+    if !object.is_object() {
+        return Err(ApiError::bad_request("the object is not a JSON object"));
+    }
+    object["apiVersion"] = api_version.into();
+    object["kind"] = kind.kind.into();
+    let Some(meta) = json::child(object, "metadata") else {
+        return Err(ApiError::bad_request("metadata is not a JSON object"));
+    };
+    if let Some(name) = name {
+        let given = text(meta, "name");
+        if given.is_empty() {
+            meta["name"] = name.into();
+        } else if given != name {
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({given}) does not match the name on the URL ({name})"
+            )));
+        }
+    }
+    match namespace {
+        Some(namespace) => {
+            let given = text(meta, "namespace");
+            if given.is_empty() {
+                meta["namespace"] = namespace.into();
+            } else if given != namespace {
+                return Err(ApiError::bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request",
+                ));
+            }
+        }
+        None => {
+            let given = text(meta, "namespace");
+            if !given.is_empty() {
+                return Err(ApiError::bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request",
+                ));
+            }
+            remove(meta, "namespace");
+        }
+    }
+    Ok(())
+}
+
+/// Makes a decoded, defaulted and admitted object of the stored form ready to be stored as new.
+pub fn prepare_create(kind: &Kind, object: &mut Value, ctx: &CreateContext<'_>) -> Result<()> {
+    conform(kind, object, ctx.namespace, None)?;
+    if !text(object, "metadata.resourceVersion").is_empty() {
+        return Err(ApiError::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
+    }
+    let meta = &mut object["metadata"];
+    for field in [
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+        "managedFields",
+        "generation",
+    ] {
+        remove(meta, field);
+    }
+    generate_name(meta, ctx.suffix);
+    meta["uid"] = ctx.uid.into();
+    meta["creationTimestamp"] = time::format(ctx.now).into();
+    if kind.generation {
+        meta["generation"] = 1.into();
+    }
+    if kind.status == StatusRule::Subresource {
+        remove(object, "status");
+    }
+    match (kind.group, kind.kind) {
+        ("", "Pod") => {
+            let qos = pod::qos_class(object);
+            object["status"] = json!({"phase": "Pending", "qosClass": qos});
+        }
+        ("", "Namespace") => {
+            object["status"] = json!({"phase": "Active"});
+            let has = list(object, "spec.finalizers")
+                .iter()
+                .any(|f| f == "kubernetes");
+            if !has && let Some(spec) = json::child(object, "spec") {
+                json::default(spec, "finalizers", json!([]));
+                if let Some(finalizers) = json::list_mut(spec, "finalizers") {
+                    finalizers.push("kubernetes".into());
+                }
+            }
+        }
+        ("", "Service") => object["status"] = json!({"loadBalancer": {}}),
+        ("apps", "Deployment") => object["status"] = json!({}),
+        ("apps", "ReplicaSet") => object["status"] = json!({"replicas": 0}),
+        _ => {}
+    }
+    canonical_order(object);
+    let mut errors = Errors::default();
+    metadata::validate(kind, object, &mut errors);
+    (kind.validate)(object, &mut errors);
+    errors.into_result(kind, text(object, "metadata.name"))
+}
+
+/// Writes `name` from `generateName` if there is no name.
+pub fn generate_name(meta: &mut Value, suffix: &str) {
+    let base = text(meta, "generateName");
+    if text(meta, "name").is_empty() && !base.is_empty() {
+        // 63 characters in all, as Kubernetes keeps them.
+        let base: String = base.chars().take(58).collect();
+        meta["name"] = format!("{base}{suffix}").into();
+    }
+}
+
+/// apiVersion, kind and metadata first, status last: what users see in `-o yaml`.
+fn canonical_order(object: &mut Value) {
+    if let Some(fields) = object.as_object_mut() {
+        let mut ordered = Map::new();
+        for key in ["apiVersion", "kind", "metadata"] {
+            if let Some(value) = fields.shift_remove(key) {
+                ordered.insert(key.to_string(), value);
+            }
+        }
+        let status = fields.shift_remove("status");
+        ordered.append(fields);
+        if let Some(status) = status {
+            ordered.insert("status".to_string(), status);
+        }
+        *fields = ordered;
+    }
+}
+
+/// What an update leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpdateOutcome {
+    /// Store the new object, if it differs from the old.
+    Store,
+    /// The last finalizer of a deleted object has gone: remove it.
+    Remove,
+}
+
+/// Makes `new` (decoded, defaulted, in stored form) ready to replace `old`.
+/// `metadata.resourceVersion` of `old` must be the current one.
+pub fn prepare_update(kind: &Kind, new: &mut Value, old: &Value) -> Result<UpdateOutcome> {
+    keep_system_fields(kind, new, old)?;
+    if kind.status != StatusRule::None {
+        put(new, "status", old.get("status").cloned());
+    }
+    match (kind.group, kind.kind) {
+        // The phase and the spec's finalizers have a subresource each.
+        ("", "Namespace") => put(new, "spec", old.get("spec").cloned()),
+        ("", "Service") => crate::service::patch_allocated(new, old),
+        _ => {}
+    }
+    canonical_order(new);
+    bump_generation(kind, new, old);
+    let name = text(new, "metadata.name").to_string();
+    let mut errors = Errors::default();
+    metadata::validate_update(kind, new, old, &mut errors);
+    (kind.validate)(new, &mut errors);
+    (kind.validate_update)(new, old, &mut errors);
+    errors.into_result(kind, &name)?;
+    Ok(outcome(kind, new))
+}
+
+/// Makes `new` ready for a write of the status subresource: only its status counts.
+pub fn prepare_status_update(kind: &Kind, new: &mut Value, old: &Value) -> Result<UpdateOutcome> {
+    check_version(kind, new, old)?;
+    let status = new.get("status").cloned();
+    let mut merged = old.clone();
+    put(&mut merged, "status", status);
+    if (kind.group, kind.kind) == ("", "Pod") {
+        // Set at creation, and never changed.
+        if let Some(status) = json::child(&mut merged, "status") {
+            let qos = at(old, "status.qosClass").cloned();
+            if qos.is_some() {
+                put(status, "qosClass", qos);
+            }
+        }
+    }
+    *new = merged;
+    canonical_order(new);
+    let mut errors = Errors::default();
+    crate::validation::status(kind, new, old, &mut errors);
+    errors.into_result(kind, text(new, "metadata.name"))?;
+    Ok(outcome(kind, new))
+}
+
+/// `namespaces/finalize`: only `spec.finalizers` counts.
+pub fn prepare_finalize(kind: &Kind, new: &mut Value, old: &Value) -> Result<UpdateOutcome> {
+    check_version(kind, new, old)?;
+    let finalizers = at(new, "spec.finalizers").cloned();
+    let mut merged = old.clone();
+    if let Some(spec) = json::child(&mut merged, "spec") {
+        put(spec, "finalizers", finalizers);
+    }
+    *new = merged;
+    Ok(outcome(kind, new))
+}
+
+fn outcome(kind: &Kind, new: &Value) -> UpdateOutcome {
+    let deleting = at(new, "metadata.deletionTimestamp").is_some();
+    let grace = json::int(new, "metadata.deletionGracePeriodSeconds").unwrap_or(0);
+    let held = !list(new, "metadata.finalizers").is_empty()
+        || (kind.kind == "Namespace" && !list(new, "spec.finalizers").is_empty());
+    if deleting && grace == 0 && !held {
+        UpdateOutcome::Remove
+    } else {
+        UpdateOutcome::Store
+    }
+}
+
+/// The client's resourceVersion and uid, if it sent them, must be the current ones.
+fn check_version(kind: &Kind, new: &Value, old: &Value) -> Result<()> {
+    let name = text(old, "metadata.name");
+    let version = text(new, "metadata.resourceVersion");
+    if !version.is_empty() && version != "0" && version != text(old, "metadata.resourceVersion") {
+        return Err(ApiError::modified(kind, name));
+    }
+    let (uid, current) = (text(new, "metadata.uid"), text(old, "metadata.uid"));
+    if !uid.is_empty() && uid != current {
+        return Err(ApiError::conflict(
+            kind,
+            name,
+            &format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {current}"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+fn keep_system_fields(kind: &Kind, new: &mut Value, old: &Value) -> Result<()> {
+    if kind.kind == "Lease" && text(new, "metadata.resourceVersion").is_empty() {
+        let mut errors = Errors::default();
+        errors.invalid(
+            "metadata.resourceVersion",
+            0,
+            "must be specified for an update",
+        );
+        return errors.into_result(kind, text(old, "metadata.name"));
+    }
+    check_version(kind, new, old)?;
+    let Some(meta) = json::child(new, "metadata") else {
+        return Err(ApiError::bad_request("metadata is not a JSON object"));
+    };
+    for field in [
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "generateName",
+        "selfLink",
+        "managedFields",
+    ] {
+        put(
+            meta,
+            field,
+            at(old, "metadata").and_then(|m| m.get(field)).cloned(),
+        );
+    }
+    Ok(())
+}
+
+/// Counts a change of what is neither metadata nor status.
+fn bump_generation(kind: &Kind, new: &mut Value, old: &Value) {
+    if !kind.generation {
+        return;
+    }
+    let body = |v: &Value| -> Map<String, Value> {
+        v.as_object()
+            .map(|o| {
+                o.iter()
+                    .filter(|(k, _)| {
+                        !matches!(k.as_str(), "apiVersion" | "kind" | "metadata" | "status")
+                    })
+                    .map(|(k, v)| (k.clone(), v.clone()))
+                    .collect()
+            })
+            .unwrap_or_default()
+    };
+    if body(new) != body(old) {
+        raise_generation(new);
+    }
+}
+
+fn raise_generation(object: &mut Value) {
+    let generation = json::int(object, "metadata.generation").unwrap_or(0);
+    if let Some(meta) = json::child(object, "metadata") {
+        meta["generation"] = generation.saturating_add(1).into();
+    }
+}
+
+/// The parts of `metav1.DeleteOptions` that have an effect.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DeleteOptions {
+    pub grace_period_seconds: Option<i64>,
+    pub uid: Option<String>,
+    pub resource_version: Option<String>,
+    pub propagation: Option<Propagation>,
+    pub dry_run: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    Orphan,
+    Background,
+    Foreground,
+}
+
+impl Propagation {
+    pub fn parse(text: &str) -> Result<Self> {
+        match text {
+            "Orphan" => Ok(Propagation::Orphan),
+            "Background" => Ok(Propagation::Background),
+            "Foreground" => Ok(Propagation::Foreground),
+            other => Err(ApiError::bad_request(format!(
+                "invalid DeleteOptions: propagationPolicy: Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
+            ))),
+        }
+    }
+}
+
+impl DeleteOptions {
+    /// From a `DeleteOptions` object; query parameters override it at the caller.
+    pub fn from_value(value: &Value) -> Result<Self> {
+        let policy = text(value, "propagationPolicy");
+        let propagation = match (
+            policy,
+            at(value, "orphanDependents").and_then(Value::as_bool),
+        ) {
+            ("", Some(true)) => Some(Propagation::Orphan),
+            ("", Some(false)) => Some(Propagation::Background),
+            ("", None) => None,
+            (policy, _) => Some(Propagation::parse(policy)?),
+        };
+        let owned = |path: &str| at(value, path).and_then(Value::as_str).map(str::to_string);
+        let dry_run = dry_run(list(value, "dryRun").iter().filter_map(Value::as_str))?;
+        Ok(DeleteOptions {
+            grace_period_seconds: json::int(value, "gracePeriodSeconds"),
+            uid: owned("preconditions.uid"),
+            resource_version: owned("preconditions.resourceVersion"),
+            propagation,
+            dry_run,
+        })
+    }
+}
+
+/// The values of `dryRun`: only `All` is known.
+pub fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool> {
+    let mut dry = false;
+    for value in values {
+        match value {
+            "" => {}
+            "All" => dry = true,
+            other => {
+                return Err(ApiError::bad_request(format!(
+                    "dryRun: Unsupported value: {other:?}: supported values: \"All\""
+                )));
+            }
+        }
+    }
+    Ok(dry)
+}
+
+/// What a delete leads to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DeleteOutcome {
+    /// Remove it now.
+    Remove,
+    /// Store this: the object with its deletion time.
+    Mark(Box<Value>),
+    /// It is being deleted already; nothing to store. Answer with the object.
+    Unchanged,
+}
+
+/// Decides a delete of `old` (in stored form, with its current resourceVersion).
+pub fn prepare_delete(
+    kind: &Kind,
+    old: &Value,
+    options: &DeleteOptions,
+    now: Timestamp,
+) -> Result<DeleteOutcome> {
+    let name = text(old, "metadata.name");
+    let precondition = |what: &str, asked: &Option<String>, current: &str| match asked {
+        Some(asked) if asked != current => Err(ApiError::conflict(
+            kind,
+            name,
+            &format!(
+                "Precondition failed: {what} in precondition: {asked}, {what} in object meta: {current}"
+            ),
+        )),
+        _ => Ok(()),
+    };
+    precondition("UID", &options.uid, text(old, "metadata.uid"))?;
+    precondition(
+        "ResourceVersion",
+        &options.resource_version,
+        text(old, "metadata.resourceVersion"),
+    )?;
+
+    let mut marked = old.clone();
+    let finalizers = finalizers_after(old, options.propagation);
+    let held = !finalizers.is_empty();
+    put(
+        &mut marked["metadata"],
+        "finalizers",
+        held.then(|| Value::Array(finalizers)),
+    );
+
+    if kind.kind == "Namespace" {
+        let held = held || !list(old, "spec.finalizers").is_empty();
+        return Ok(mark_namespace(old, marked, held, now));
+    }
+
+    let grace = grace_seconds(kind, old, options);
+    if at(old, "metadata.deletionTimestamp").is_some() {
+        let current = json::int(old, "metadata.deletionGracePeriodSeconds").unwrap_or(0);
+        // A second delete can only shorten the time that is left.
+        let shorter = options.grace_period_seconds.is_some() && grace < current;
+        if grace == 0 && !held && (shorter || current == 0) {
+            return Ok(DeleteOutcome::Remove);
+        }
+        if shorter {
+            let end = time::parse(text(old, "metadata.deletionTimestamp")).unwrap_or(now);
+            let end = end
+                .as_second()
+                .saturating_sub(current)
+                .saturating_add(grace);
+            let end = Timestamp::from_second(end).unwrap_or(now);
+            let meta = &mut marked["metadata"];
+            meta["deletionTimestamp"] = time::format(end).into();
+            meta["deletionGracePeriodSeconds"] = grace.into();
+        }
+        return Ok(if marked == *old {
+            DeleteOutcome::Unchanged
+        } else {
+            DeleteOutcome::Mark(Box::new(marked))
+        });
+    }
+    if grace == 0 && !held {
+        return Ok(DeleteOutcome::Remove);
+    }
+    let end = Timestamp::from_second(now.as_second().saturating_add(grace)).unwrap_or(now);
+    let meta = &mut marked["metadata"];
+    meta["deletionTimestamp"] = time::format(end).into();
+    meta["deletionGracePeriodSeconds"] = grace.into();
+    if at(old, "metadata.generation").is_some() {
+        raise_generation(&mut marked);
+    }
+    Ok(DeleteOutcome::Mark(Box::new(marked)))
+}
+
+fn mark_namespace(old: &Value, mut marked: Value, held: bool, now: Timestamp) -> DeleteOutcome {
+    if !held {
+        return DeleteOutcome::Remove;
+    }
+    if at(old, "metadata.deletionTimestamp").is_none() {
+        marked["metadata"]["deletionTimestamp"] = time::format(now).into();
+    }
+    if let Some(status) = json::child(&mut marked, "status") {
+        status["phase"] = "Terminating".into();
+    }
+    if marked == *old {
+        DeleteOutcome::Unchanged
+    } else {
+        DeleteOutcome::Mark(Box::new(marked))
+    }
+}
+
+/// The finalizers that a delete with this propagation policy leaves: the garbage collector acts on
+/// `orphan` and `foregroundDeletion`, and removes them.
+fn finalizers_after(old: &Value, propagation: Option<Propagation>) -> Vec<Value> {
+    let mut finalizers: Vec<Value> = list(old, "metadata.finalizers").to_vec();
+    let wanted = match propagation {
+        None => return finalizers,
+        Some(Propagation::Orphan) => Some("orphan"),
+        Some(Propagation::Foreground) => Some("foregroundDeletion"),
+        Some(Propagation::Background) => None,
+    };
+    finalizers.retain(|f| {
+        !matches!(f.as_str(), Some("orphan" | "foregroundDeletion")) || f.as_str() == wanted
+    });
+    if let Some(wanted) = wanted
+        && !finalizers.iter().any(|f| f == wanted)
+    {
+        finalizers.push(wanted.into());
+    }
+    finalizers
+}
+
+/// How long a deleted object stays for its owner on the node to end it: only pods that run do.
+fn grace_seconds(kind: &Kind, old: &Value, options: &DeleteOptions) -> i64 {
+    if (kind.group, kind.kind) != ("", "Pod") {
+        return 0;
+    }
+    let unbound = text(old, "spec.nodeName").is_empty();
+    let ended = matches!(text(old, "status.phase"), "Failed" | "Succeeded");
+    if unbound || ended {
+        return 0;
+    }
+    let grace = options
+        .grace_period_seconds
+        .or_else(|| json::int(old, "spec.terminationGracePeriodSeconds"))
+        .unwrap_or(30);
+    if grace < 0 { 1 } else { grace }
+}
+
+/// `pods/binding`: the pod with its node, or why it can't be bound.
+pub fn bind(kind: &Kind, pod: &Value, binding: &Value, now: Timestamp) -> Result<Value> {
+    let name = text(pod, "metadata.name");
+    let node = text(binding, "target.name");
+    let mut errors = Errors::default();
+    if !matches!(text(binding, "target.kind"), "" | "Node") {
+        errors.not_supported(
+            "target.kind",
+            text(binding, "target.kind"),
+            &["Node", "<empty>"],
+        );
+    }
+    if node.is_empty() {
+        errors.required("target.name", "");
+    }
+    errors.into_result(kind, name)?;
+    let refuse = |why: String| {
+        let mut error = ApiError::conflict(kind, name, &why);
+        error.message = format!("Operation cannot be fulfilled on pods/binding \"{name}\": {why}");
+        Err(error)
+    };
+    let uid = text(binding, "metadata.uid");
+    if !uid.is_empty() && uid != text(pod, "metadata.uid") {
+        return refuse(format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            text(pod, "metadata.uid")
+        ));
+    }
+    if at(pod, "metadata.deletionTimestamp").is_some() {
+        return refuse(format!(
+            "pod {name} is being deleted, cannot be assigned to a host"
+        ));
+    }
+    let current = text(pod, "spec.nodeName");
+    if !current.is_empty() {
+        return refuse(format!(
+            "pod {name} is already assigned to node \"{current}\""
+        ));
+    }
+    let mut bound = pod.clone();
+    for (key, value) in json::map(binding, "metadata.annotations")
+        .into_iter()
+        .flatten()
+    {
+        if let Some(annotations) = json::child(&mut bound["metadata"], "annotations") {
+            annotations[key.as_str()] = value.clone();
+        }
+    }
+    if let Some(spec) = json::child(&mut bound, "spec") {
+        spec["nodeName"] = node.into();
+    }
+    if let Some(status) = json::child(&mut bound, "status") {
+        json::default(status, "conditions", json!([]));
+        if let Some(conditions) = json::list_mut(status, "conditions") {
+            conditions.retain(|c| text(c, "type") != "PodScheduled");
+            conditions.push(json!({
+                "type": "PodScheduled", "status": "True",
+                "lastProbeTime": null, "lastTransitionTime": time::format(now),
+            }));
+        }
+    }
+    raise_generation(&mut bound);
+    Ok(bound)
+}
