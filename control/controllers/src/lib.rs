@@ -1,1 +1,57 @@
+//! The controllers: each watches through the public API, decides in pure code, and writes back.
+//!
+//! | module | keeps |
+//! |---|---|
+//! | [`deployment`] | one ReplicaSet a template, scaled as the strategy says |
+//! | [`replicaset`] | as many pods as asked for |
+//! | [`endpointslice`] | the pods behind each Service |
+//!
+//! Every reconcile is idempotent and starts from what is there, so a restart at any point is harmless.
+//! Nothing is deleted on the word of a cache that hasn't read a complete list.
 
+pub mod config;
+pub mod context;
+pub mod deployment;
+pub mod endpointslice;
+pub mod owner;
+pub mod pod;
+pub mod replicaset;
+
+use std::sync::Arc;
+
+use kube::Client;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+pub use config::Config;
+use context::Context;
+
+/// Runs all controllers until `shutdown`.
+pub async fn run(
+    client: Client,
+    config: Config,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    config.validate()?;
+    let ctx = Arc::new(Context::new(client, shutdown.clone()));
+    let mut tasks = JoinSet::new();
+    // Controllers first: they hang their handlers on the informers, which must not have started.
+    let deployments = deployment::DeploymentController::new(&ctx);
+    let replica_sets = replicaset::ReplicaSetController::new(&ctx);
+    let endpoint_slices = endpointslice::EndpointSliceController::new(&ctx);
+    ctx.start_informers(&mut tasks);
+    tasks.spawn(deployments.run(shutdown.clone()));
+    tasks.spawn(replica_sets.run(shutdown.clone()));
+    tasks.spawn(endpoint_slices.run(shutdown.clone()));
+    info!("controllers started");
+    while let Some(ended) = tasks.join_next().await {
+        if shutdown.is_cancelled() {
+            continue;
+        }
+        // A controller that has ended leaves the cluster half looked after: let the supervisor start anew.
+        ended?;
+        anyhow::bail!("a controller ended although nothing asked it to");
+    }
+    Ok(())
+}

@@ -1,0 +1,269 @@
+//! The EndpointSlice controller: for each Service with a selector, the pods behind it.
+
+pub mod desired;
+pub mod slices;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use k8s_openapi::api::{
+    core::v1::{Node, Pod, Service},
+    discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api, Resource,
+    api::{DeleteParams, PostParams, Preconditions},
+};
+use parking_lot::Mutex;
+use rhumb_client::{Change, EventKind, ObjectKey, Recorder, WorkQueue, Written, is_not_found};
+use tokio_util::sync::CancellationToken;
+
+use crate::context::{Context, run_queue};
+
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// The value of [`MANAGED_BY`] on our slices: what Kubernetes' controller uses, so that either takes over
+/// from the other.
+pub const MANAGER: &str = "endpointslice-controller.k8s.io";
+
+/// The Service that a slice of this controller belongs to.
+pub fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
+    let labels = slice.metadata.labels.as_ref()?;
+    if labels.get(MANAGED_BY).map(String::as_str) != Some(MANAGER) {
+        return None;
+    }
+    Some(ObjectKey::new(
+        slice.metadata.namespace.clone().unwrap_or_default(),
+        labels.get(SERVICE_NAME)?.clone(),
+    ))
+}
+
+pub struct EndpointSliceController {
+    ctx: Arc<Context>,
+    queue: WorkQueue<ObjectKey>,
+    recorder: Recorder,
+    written: Mutex<HashMap<ObjectKey, Written>>,
+}
+
+fn selects(service: &Service, labels: &BTreeMap<String, String>) -> bool {
+    service
+        .spec
+        .as_ref()
+        .and_then(|s| s.selector.as_ref())
+        .is_some_and(|s| !s.is_empty() && s.iter().all(|(k, v)| labels.get(k) == Some(v)))
+}
+
+/// Whether a change of a pod can show in a slice.
+fn pod_changed(old: &Pod, new: &Pod) -> bool {
+    let ips = |p: &Pod| p.status.as_ref().and_then(|s| s.pod_ips.clone());
+    let ip = |p: &Pod| p.status.as_ref().and_then(|s| s.pod_ip.clone());
+    let phase = |p: &Pod| crate::pod::is_finished(p);
+    old.metadata.labels != new.metadata.labels
+        || old.metadata.deletion_timestamp.is_some() != new.metadata.deletion_timestamp.is_some()
+        || crate::pod::is_ready(old) != crate::pod::is_ready(new)
+        || phase(old) != phase(new)
+        || ips(old) != ips(new)
+        || ip(old) != ip(new)
+        || crate::pod::node_name(old) != crate::pod::node_name(new)
+}
+
+impl EndpointSliceController {
+    pub fn new(ctx: &Arc<Context>) -> Arc<Self> {
+        let queue = WorkQueue::new();
+        let this = Arc::new(Self {
+            ctx: ctx.clone(),
+            queue: queue.clone(),
+            recorder: ctx.recorder("endpoint-slice-controller"),
+            written: Mutex::new(HashMap::new()),
+        });
+        let q = queue.clone();
+        ctx.services
+            .on_change(move |change| q.add(ObjectKey::of(change.object().as_ref())));
+        let (q, services) = (queue.clone(), ctx.services.clone());
+        ctx.pods.on_change(move |change| {
+            let pods: &[&Arc<Pod>] = match change {
+                Change::Updated { old, new } if !pod_changed(old, new) => return,
+                Change::Updated { old, new } => &[old, new],
+                Change::Added(pod) | Change::Deleted(pod) => &[pod],
+            };
+            let Some(namespace) = pods[0].metadata.namespace.as_deref() else {
+                return;
+            };
+            for service in services.by_index("namespace", namespace) {
+                let hit = |p: &Arc<Pod>| {
+                    selects(
+                        &service,
+                        p.metadata.labels.as_ref().unwrap_or(&BTreeMap::new()),
+                    )
+                };
+                if pods.iter().any(|p| hit(p)) {
+                    q.add(ObjectKey::of(service.as_ref()));
+                }
+            }
+        });
+        // Someone else's hand on our slices, and slices that are deleted.
+        let q = queue.clone();
+        ctx.endpoint_slices.on_change(move |change| {
+            if let Some(service) = service_of(change.object()) {
+                q.add(service);
+            }
+            if let Change::Updated { old, .. } = change
+                && let Some(service) = service_of(old)
+            {
+                q.add(service);
+            }
+        });
+        // A node's zone is part of its pods' endpoints.
+        let (q, services, pods) = (queue, ctx.services.clone(), ctx.pods.clone());
+        ctx.nodes.on_change(move |change| {
+            if let Change::Updated { old, new } = change
+                && zone(old) == zone(new)
+            {
+                return;
+            }
+            let node = change.object().metadata.name.as_deref().unwrap_or_default();
+            for pod in pods.by_index("node", node) {
+                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                for service in services.by_index("namespace", namespace) {
+                    if selects(
+                        &service,
+                        pod.metadata.labels.as_ref().unwrap_or(&BTreeMap::new()),
+                    ) {
+                        q.add(ObjectKey::of(service.as_ref()));
+                    }
+                }
+            }
+        });
+        this
+    }
+
+    pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
+        let ctx = self.ctx.clone();
+        tokio::join!(
+            ctx.services.synced(),
+            ctx.pods.synced(),
+            ctx.nodes.synced(),
+            ctx.endpoint_slices.synced()
+        );
+        let queue = self.queue.clone();
+        run_queue(queue, 4, "endpointslice", shutdown, move |key| {
+            let this = self.clone();
+            async move { this.reconcile(&key).await }
+        })
+        .await;
+    }
+
+    async fn reconcile(&self, key: &ObjectKey) -> anyhow::Result<Option<Duration>> {
+        let Some(service) = self.ctx.services.get(key) else {
+            // Its slices go with it, by their owner references.
+            self.written.lock().remove(key);
+            return Ok(None);
+        };
+        let written = self.written.lock().get(key).copied();
+        if let Some(written) = written {
+            if !self.ctx.endpoint_slices.has_seen(&written) {
+                return Ok(Some(Duration::from_millis(5)));
+            }
+            self.written.lock().remove(key);
+        }
+        if !desired::is_ours(&service) || service.metadata.deletion_timestamp.is_some() {
+            return Ok(None);
+        }
+        let pods: Vec<Arc<Pod>> = self
+            .ctx
+            .pods
+            .by_index("namespace", &key.namespace)
+            .into_iter()
+            .filter(|p| {
+                selects(
+                    &service,
+                    p.metadata.labels.as_ref().unwrap_or(&BTreeMap::new()),
+                )
+            })
+            .collect();
+        let zone_of = |name: &str| {
+            self.ctx
+                .nodes
+                .get(&ObjectKey::new("", name))
+                .and_then(|n| zone(&n))
+        };
+        let wanted = desired::desired(&service, &pods, &zone_of);
+        let existing = self
+            .ctx
+            .endpoint_slices
+            .by_index("service", &key.to_string());
+        let plan = slices::plan(&service, &wanted, &existing);
+        let result = self.write(key, plan).await;
+        if let Err(error) = &result
+            && !error
+                .chain()
+                .filter_map(|e| e.downcast_ref::<kube::Error>())
+                .any(rhumb_client::is_conflict)
+        {
+            self.recorder.record(
+                service.as_ref(),
+                EventKind::Warning,
+                "FailedToUpdateEndpointSlices",
+                format!("Error updating Endpoint Slices for Service {key}: {error:#}"),
+            );
+        }
+        result.map(|()| None)
+    }
+
+    fn note(&self, key: &ObjectKey, slice: &EndpointSlice) {
+        let now = Written::of(slice);
+        let mut written = self.written.lock();
+        let latest = written.get(key).map_or(now, |w| w.max(now));
+        written.insert(key.clone(), latest);
+    }
+
+    /// Creates, updates, deletes, in this order: an endpoint that moves from one slice to another is in
+    /// both for a moment rather than in none.
+    async fn write(&self, key: &ObjectKey, plan: slices::Plan) -> anyhow::Result<()> {
+        let api: Api<EndpointSlice> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
+        for slice in &plan.create {
+            match api.create(&PostParams::default(), slice).await {
+                Ok(made) => self.note(key, &made),
+                Err(error) if rhumb_client::error::is_namespace_terminating(&error) => {
+                    return Ok(());
+                }
+                Err(error) => return Err(error).context("creating an EndpointSlice"),
+            }
+        }
+        for slice in &plan.update {
+            let name = slice.meta().name.as_deref().unwrap_or_default();
+            let updated = api
+                .replace(name, &PostParams::default(), slice)
+                .await
+                .with_context(|| format!("updating EndpointSlice {name}"))?;
+            self.note(key, &updated);
+        }
+        for slice in &plan.delete {
+            let name = slice.meta().name.as_deref().unwrap_or_default();
+            let params = DeleteParams::default().preconditions(Preconditions {
+                uid: slice.metadata.uid.clone(),
+                resource_version: None,
+            });
+            match api.delete(name, &params).await {
+                Ok(_) => {}
+                Err(error) if is_not_found(&error) => {}
+                Err(error) => {
+                    return Err(error).with_context(|| format!("deleting EndpointSlice {name}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn zone(node: &Node) -> Option<String> {
+    node.metadata
+        .labels
+        .as_ref()?
+        .get("topology.kubernetes.io/zone")
+        .cloned()
+}
