@@ -70,10 +70,10 @@ fn describe(cluster: &Cluster) -> anyhow::Result<()> {
     let layout = &cluster.layout;
     println!("cluster {}", layout.name);
     println!(
-        "  API          https://{} (from this machine), {} (logs)",
-        cluster.host,
-        layout.log_dir().display()
+        "  API          https://{} (from this machine)",
+        cluster.host
     );
+    println!("  logs         {}", layout.log_dir().display());
     println!("  kubeconfig   {}", layout.kubeconfig().display());
     let (out4, out6) = Cluster::outside_addresses();
     println!(

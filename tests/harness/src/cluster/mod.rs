@@ -453,6 +453,9 @@ impl Cluster {
     pub fn kubectl(&self) -> Command {
         let mut command = Command::new(self.built.kubectl());
         command.env("KUBECONFIG", self.layout.kubeconfig());
+        // Clusters come and go at the same address: what kubectl remembers of one is wrong of the
+        // next.
+        command.env("KUBECACHEDIR", self.layout.dir.join("kubectl-cache"));
         command
     }
 
