@@ -115,13 +115,7 @@ impl Dataplane {
     /// into every pinned link. Call it under the plugin's journal lock, so that no pod is
     /// attached to an old program meanwhile.
     pub fn open(options: &Options) -> Result<Dataplane, Error> {
-        require::root()?;
-        require::kernel()?;
-        require::btf()?;
-        require::bpffs(&options.bpf_dir)?;
-        if OBJECT.is_empty() {
-            return Err(Error::NoPrograms);
-        }
+        preflight_bpf(&options.bpf_dir)?;
         let dir = &options.bpf_dir;
         for sub in ["maps", "progs", "links"] {
             let path = dir.join(sub);
@@ -196,6 +190,22 @@ impl Dataplane {
                 source: io::Error::other(e),
             })
     }
+}
+
+/// Everything that [`Dataplane`] needs of the machine, before anything is touched.
+pub fn preflight(bpf_dir: &Path, cgroup_root: Option<&Path>) -> Result<(), Error> {
+    preflight_bpf(bpf_dir)?;
+    require::cgroup2(cgroup_root).map(drop)
+}
+
+fn preflight_bpf(bpf_dir: &Path) -> Result<(), Error> {
+    if OBJECT.is_empty() {
+        return Err(Error::NoPrograms);
+    }
+    require::root()?;
+    require::kernel()?;
+    require::btf()?;
+    require::bpffs(bpf_dir)
 }
 
 /// Detaches and removes everything under `bpf_dir`, the plugin's links included.
