@@ -1,0 +1,1 @@
+//! OpenAPI documents: made once, when the first client asks.
