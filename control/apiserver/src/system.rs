@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::http::negotiate::{self, Form, Target};
 use crate::http::reply::{self, Body};
+use crate::openapi;
 use crate::route::Query;
 use crate::server::Api;
 
@@ -26,6 +27,9 @@ pub fn answer(api: &Api, path: &str, query: &Query, headers: &HeaderMap) -> Resu
         ["api", version] => found(headers, discovery::resource_list("", version)),
         ["apis", group] => found(headers, discovery::group(group)),
         ["apis", group, version] => found(headers, discovery::resource_list(group, version)),
+        ["openapi", "v2"] => openapi::v2(headers),
+        ["openapi", "v3"] => openapi::v3_index(headers),
+        ["openapi", "v3", rest @ ..] => openapi::v3(&rest.join("/"), headers),
         _ => Err(ApiError::no_such_path()),
     }
 }
