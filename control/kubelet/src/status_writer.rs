@@ -1,0 +1,168 @@
+//! Writes one pod's status to the API in the background, always the newest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::{Map, Value, json};
+use tokio::sync::watch;
+use tracing::{debug, warn};
+
+use crate::kubelet::Kubelet;
+use crate::sandbox::meta;
+
+/// Fields of a status that are taken away by writing null.
+const OPTIONAL: &[&str] = &[
+    "reason",
+    "message",
+    "podIP",
+    "podIPs",
+    "initContainerStatuses",
+];
+
+/// The writer of one pod.
+pub struct StatusWriter {
+    tx: watch::Sender<(u64, Option<PodStatus>)>,
+    done: watch::Receiver<u64>,
+    sent: Option<PodStatus>,
+}
+
+impl StatusWriter {
+    /// `known` is what the API has.
+    pub fn start(k: Arc<Kubelet>, pod: &Pod) -> Self {
+        let (tx, rx) = watch::channel((0, None));
+        let (done_tx, done) = watch::channel(0);
+        let (namespace, name, uid) = meta(pod);
+        tokio::spawn(run(
+            k,
+            namespace.to_string(),
+            name.to_string(),
+            uid.to_string(),
+            rx,
+            done_tx,
+        ));
+        StatusWriter {
+            tx,
+            done,
+            sent: None,
+        }
+    }
+
+    /// Hands over a status if it differs from the last one, or at first from what the API has.
+    pub fn send(&mut self, pod: &Pod, status: PodStatus) {
+        let before = self.sent.as_ref().or(pod.status.as_ref());
+        if before.is_some_and(|b| same(b, &status)) {
+            return;
+        }
+        self.sent = Some(status.clone());
+        self.tx.send_modify(|(version, slot)| {
+            *version += 1;
+            *slot = Some(status);
+        });
+    }
+
+    /// Waits until what was handed over is written.
+    pub async fn flush(&mut self) {
+        let version = self.tx.borrow().0;
+        // The task ends only after the sender, so an error can't happen while we are here.
+        let _ = self.done.wait_for(|v| *v >= version).await;
+    }
+}
+
+/// Equal as the API would show it: empty and absent are one, times have seconds.
+fn same(a: &PodStatus, b: &PodStatus) -> bool {
+    serde_json::to_value(a).ok() == serde_json::to_value(b).ok()
+}
+
+async fn run(
+    k: Arc<Kubelet>,
+    namespace: String,
+    name: String,
+    uid: String,
+    mut rx: watch::Receiver<(u64, Option<PodStatus>)>,
+    done: watch::Sender<u64>,
+) {
+    let api: Api<Pod> = Api::namespaced(k.client.clone(), &namespace);
+    let mut failures = 0u32;
+    loop {
+        let (version, status) = rx.borrow_and_update().clone();
+        if let Some(status) = status {
+            match api
+                .patch_status(
+                    &name,
+                    &PatchParams::default(),
+                    &Patch::Merge(patch(&uid, &status)),
+                )
+                .await
+            {
+                Ok(_) => {
+                    debug!(
+                        pod = name,
+                        namespace,
+                        phase = status.phase,
+                        "wrote the status"
+                    );
+                    failures = 0;
+                    done.send_replace(version);
+                }
+                // Gone, replaced by a pod of the same name, or refused: nothing that a retry helps.
+                Err(kube::Error::Api(e)) if matches!(e.code, 400 | 403 | 404 | 409 | 422) => {
+                    if !matches!(e.code, 404 | 409) {
+                        warn!(
+                            pod = name,
+                            namespace,
+                            error = e.message,
+                            "the API refuses the pod's status"
+                        );
+                    }
+                    failures = 0;
+                    done.send_replace(version);
+                }
+                Err(error) => {
+                    failures += 1;
+                    warn!(pod = name, namespace, %error, "cannot write the pod's status, trying again");
+                    tokio::time::sleep(Duration::from_millis(100 << failures.min(6))).await;
+                    if rx.has_changed().is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            }
+        }
+        if rx.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn patch(uid: &str, status: &PodStatus) -> Value {
+    let mut map = match serde_json::to_value(status) {
+        Ok(Value::Object(m)) => m,
+        _ => Map::new(),
+    };
+    for field in OPTIONAL {
+        map.entry(field.to_string()).or_insert(Value::Null);
+    }
+    json!({"metadata": {"uid": uid}, "status": map})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absent_fields_are_taken_away() {
+        let p = patch(
+            "u",
+            &PodStatus {
+                phase: Some("Running".into()),
+                ..Default::default()
+            },
+        );
+        assert_eq!(p["metadata"]["uid"], "u");
+        assert_eq!(p["status"]["phase"], "Running");
+        assert!(p["status"].as_object().unwrap().contains_key("reason"));
+        assert_eq!(p["status"]["podIP"], Value::Null);
+    }
+}
