@@ -126,6 +126,7 @@ pub fn remove_files(dirs: &Dirs) -> Result<(), Error> {
     remove(&dirs.run_dir.join("agent.sock"))?;
     remove(&dirs.state_dir.join("node.json"))?;
     remove(&dirs.state_dir.join("policy-ids.json"))?;
+    remove(&dirs.state_dir.join("agent.lock"))?;
     let ipam = dirs.state_dir.join("ipam");
     match fs::remove_dir_all(&ipam) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &ipam)(e)),

@@ -1,6 +1,7 @@
 //! The composition root: which part starts when, and what each is given.
 
 use std::{
+    fs::{File, TryLockError},
     net::IpAddr,
     path::Path,
     sync::Arc,
@@ -62,6 +63,25 @@ async fn client(config: &Config) -> Result<Client> {
     Client::try_from(kube_config).context("making a Kubernetes client")
 }
 
+/// One agent a node: two would undo each other's writes. Held until the process ends.
+async fn lock(dirs: &Dirs) -> Result<File> {
+    let path = dirs.state_dir.join("agent.lock");
+    let file = std::fs::create_dir_all(&dirs.state_dir)
+        .and_then(|()| File::create(&path))
+        .with_context(|| format!("opening {}", path.display()))?;
+    // An agent that is being replaced needs a moment to end.
+    for _ in 0..50 {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => sleep(Duration::from_millis(100)).await,
+            Err(TryLockError::Error(e)) => {
+                return Err(e).with_context(|| format!("locking {}", path.display()));
+            }
+        }
+    }
+    anyhow::bail!("another rhumb-agent holds {}: end it first", path.display())
+}
+
 pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     let start = Instant::now();
     info!(?config, version = env!("CARGO_PKG_VERSION"), "starting");
@@ -69,6 +89,7 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
 
     // The machine first: its lacks are the clearest messages, and need no API server.
     bpf::preflight(&dirs.bpf_dir, config.cgroup_root.as_deref())?;
+    let _lock = lock(dirs).await?;
     let store =
         Arc::new(Store::open(dirs.state_dir.join("ipam")).context("opening the plugin's journal")?);
     let mut dataplane = {
@@ -148,11 +169,11 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         &config.node_name,
     )?;
 
-    let netlink = Netlink::open()?;
-    tokio::spawn(keep_routes(netlink.clone(), route_plan, metrics.clone()));
+    // A socket each: the kernel refuses a second dump on one.
+    tokio::spawn(keep_routes(Netlink::open()?, route_plan, metrics.clone()));
     tokio::spawn(node(
         config.clone(),
-        netlink,
+        Netlink::open()?,
         dataplane,
         handle,
         world,
@@ -197,6 +218,9 @@ async fn node(
         // Without the Node object only a named uplink, or a default route, is known.
         let problem = async {
             let all = netlink.addresses().await?;
+            let host = all.iter().map(|(_, a)| *a).collect();
+            engine.send(Command::Changes(vec![Change::HostAddresses(host)]));
+            engine.send(Command::Synced(Source::HostAddresses));
             let uplink = netlink.uplink(config.uplink.as_deref(), addresses).await?;
             if uplink.index != uplink_index {
                 uplink_index = dataplane.attach_uplink(&uplink.name)?;
@@ -208,9 +232,9 @@ async fn node(
                 uplink_ifindex: uplink.index,
                 mtu: uplink.mtu,
                 addresses: all
-                    .iter()
+                    .into_iter()
                     .filter(|(index, _)| *index == uplink.index)
-                    .map(|(_, a)| *a)
+                    .map(|(_, a)| a)
                     .collect(),
             };
             let changed = settings.send_if_modified(|old| {
@@ -218,10 +242,6 @@ async fn node(
                 *old = new;
                 changed
             });
-            let host: std::collections::BTreeSet<IpAddr> =
-                all.into_iter().map(|(_, a)| a).collect();
-            engine.send(Command::Changes(vec![Change::HostAddresses(host)]));
-            engine.send(Command::Synced(Source::HostAddresses));
             if changed {
                 engine.send(Command::Configure);
             }
