@@ -3,35 +3,54 @@
 #![no_main]
 
 mod maps;
+mod report;
+mod skb;
+mod sock;
+mod tables;
+mod tc;
 
-use aya_ebpf::bindings::TC_ACT_OK;
 use aya_ebpf::macros::{cgroup_sock_addr, classifier};
 use aya_ebpf::programs::{SockAddrContext, TcContext};
 
+use crate::skb::Skb;
+
 #[classifier]
-pub fn from_pod(_ctx: TcContext) -> i32 {
-    TC_ACT_OK as i32
+#[inline(always)]
+pub fn from_pod(ctx: TcContext) -> i32 {
+    tc::from_pod(Skb::new(ctx.skb.skb))
 }
 
 #[classifier]
-pub fn to_pod(_ctx: TcContext) -> i32 {
-    TC_ACT_OK as i32
+#[inline(always)]
+pub fn to_pod(ctx: TcContext) -> i32 {
+    tc::to_pod(Skb::new(ctx.skb.skb))
 }
 
 #[classifier]
-pub fn from_uplink(_ctx: TcContext) -> i32 {
-    TC_ACT_OK as i32
+#[inline(always)]
+pub fn from_uplink(ctx: TcContext) -> i32 {
+    tc::from_uplink(Skb::new(ctx.skb.skb))
 }
 
 macro_rules! sock_addr {
-    ($($hook:ident)*) => { $(
+    ($($hook:ident => $f:ident($($arg:expr),*);)*) => { $(
         #[cgroup_sock_addr($hook)]
-        pub fn $hook(_ctx: SockAddrContext) -> i32 {
-            1
+        #[inline(always)]
+        pub fn $hook(ctx: SockAddrContext) -> i32 {
+            sock::$f(ctx.sock_addr, $($arg),*)
         }
     )* };
 }
-sock_addr!(connect4 connect6 sendmsg4 sendmsg6 recvmsg4 recvmsg6 getpeername4 getpeername6);
+sock_addr! {
+    connect4 => forward(false, false);
+    connect6 => forward(true, false);
+    sendmsg4 => forward(false, true);
+    sendmsg6 => forward(true, true);
+    recvmsg4 => reverse(false);
+    recvmsg6 => reverse(true);
+    getpeername4 => reverse(false);
+    getpeername6 => reverse(true);
+}
 
 /// The kernel gives helpers that we need to GPL-compatible programs only.
 #[unsafe(link_section = "license")]

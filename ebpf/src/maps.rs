@@ -8,6 +8,7 @@ use aya_ebpf::macros::btf_map;
 use rhumb_common::addr::Ip;
 use rhumb_common::event::{COUNTER_SLOTS, Event};
 use rhumb_common::flow::{Flow, FlowKey};
+use rhumb_common::logic::Meta;
 use rhumb_common::maps::{
     Backend, Config, Counter, Endpoint, EndpointPolicy, Peer, PolicyVal, Route, Service,
     ServiceKey, SlotKey, SockKey, SockVal,
@@ -48,3 +49,6 @@ pub static COUNTERS: PerCpuArray<Counter, { COUNTER_SLOTS as usize }> = PerCpuAr
 /// Read by the plugin only.
 #[btf_map]
 pub static ISOLATED_NAMESPACES: HashMap<u64, u32, 65536, ON_DEMAND> = HashMap::new();
+/// Not pinned: belongs to one generation of the programs.
+#[btf_map]
+pub static SCRATCH: PerCpuArray<Meta, 1> = PerCpuArray::new();

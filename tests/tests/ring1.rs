@@ -2,6 +2,8 @@
 
 mod ring1 {
     pub mod kernel;
+    mod sockets;
+    pub mod wire;
 }
 
 use aya::programs::ProgramError;

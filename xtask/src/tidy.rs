@@ -36,7 +36,10 @@ const FENCED: &[(&str, &[&str])] = &[
         "aya",
         &[
             "agent/src/dataplane/bpf",
-            "cni-plugin/src/kernel/",
+            "agent/src/dataplane/bpf.rs",
+            "cni-plugin/src/attach",
+            "cni-plugin/src/endpoint",
+            "cni-plugin/src/maps",
             "ebpf/common/",
             "tests/",
         ],

@@ -134,7 +134,6 @@ fn extra_schemas() -> Vec<(std::borrow::Cow<'static, str>, SchemaFn)> {
         pair::<meta::DeleteOptions>(),
         pair::<meta::Status>(),
         pair::<meta::ListMeta>(),
-        pair::<meta::Patch>(),
     ]
 }
 

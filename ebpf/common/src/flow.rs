@@ -57,10 +57,14 @@ pub const TICK_SHIFT: u32 = 30;
 pub mod flow_flag {
     /// This entry is the direction of the replies.
     pub const REPLY: u32 = 1;
-    /// Handed to the host's stack (the node itself, or came through its stack).
+    /// Packets of this direction go to the host's stack (to the node itself, or they answer what
+    /// came through its stack).
     pub const STACK: u32 = 2;
-    /// To a pod of this node.
+    /// Packets of this direction go to a pod of this node.
     pub const LOCAL: u32 = 4;
+    /// Flags that differ between the directions; `<< PAIR_SHIFT` they are those of the other.
+    pub const HERE: u32 = STACK | LOCAL;
+    pub const PAIR_SHIFT: u32 = 4;
     /// Policy does not apply: from or to the own node, or a pod to itself.
     pub const EXEMPT: u32 = 8;
 

@@ -7,9 +7,13 @@
 //!   small packet and table traits; compiled into the tc and cgroup programs, and for the host.
 #![no_std]
 
+#[cfg(any(test, feature = "host"))]
+extern crate std;
+
 pub mod addr;
 pub mod event;
 pub mod flow;
+pub mod logic;
 pub mod maps;
 
 /// Version of every layout in this crate; kept in [`maps::Config::abi`].

@@ -244,14 +244,23 @@ pub struct SockKey {
     pub cookie: u64,
     pub addr: Ip,
     pub port_be: u16,
-    pub _pad: [u16; 3],
+    /// `sock_key`.
+    pub kind: u16,
+    pub _pad: [u16; 2],
 }
 
-/// The frontend that the socket's owner asked for.
+pub mod sock_key {
+    /// By backend: the value is the frontend that the socket's owner asked for.
+    pub const BACKEND: u16 = 0;
+    /// By frontend: the value is the backend that datagrams of the socket go to.
+    pub const FRONTEND: u16 = 1;
+}
+
+/// The other address of a translated peer: see [`sock_key`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SockVal {
-    pub vip: Ip,
+    pub addr: Ip,
     pub port_be: u16,
     pub _pad: u16,
     pub backend: u32,

@@ -6,7 +6,7 @@ use futures::TryStreamExt;
 use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use netlink_packet_route::neighbour::NeighbourState;
-use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::route::{RouteMessage, RouteScope};
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
@@ -239,9 +239,11 @@ pub fn route(
             .output_interface(index)
             .destination_prefix(destination, prefix)
             .with_context(|| what.clone())?;
-        if let Some(gateway) = gateway {
-            builder = builder.gateway(gateway).with_context(|| what.clone())?;
-        }
+        builder = match gateway {
+            Some(gateway) => builder.gateway(gateway).with_context(|| what.clone())?,
+            // As `ip route` does: only such a route may lead to a gateway.
+            None => builder.scope(RouteScope::Link),
+        };
         let request = handle.route().add(builder.build()).replace();
         request.execute().await.context(what)
     })
