@@ -24,6 +24,8 @@ pub mod pod;
 pub mod pod_status;
 pub mod quantity;
 pub mod registry;
+#[cfg(test)]
+mod robust;
 pub mod scale;
 pub mod schema;
 pub mod selector;

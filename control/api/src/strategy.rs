@@ -629,3 +629,275 @@ pub fn bind(kind: &Kind, pod: &Value, binding: &Value, now: Timestamp) -> Result
     raise_generation(&mut bound);
     Ok(bound)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::registry::find;
+
+    fn now() -> Timestamp {
+        "2026-01-01T00:00:00Z".parse().unwrap()
+    }
+
+    fn create(group: &str, plural: &str, mut object: Value) -> Result<Value> {
+        let kind = find(group, "v1", plural).unwrap();
+        let namespace = kind.namespaced.then_some("ns");
+        let ctx = CreateContext {
+            namespace,
+            now: now(),
+            uid: "u1",
+            suffix: "abcde",
+        };
+        conform(kind, &mut object, namespace, None)?;
+        crate::default_object(kind, &mut object);
+        prepare_create(kind, &mut object, &ctx)?;
+        Ok(object)
+    }
+
+    fn pod() -> Value {
+        json!({"metadata": {"generateName": "p-", "deletionTimestamp": "x", "generation": 9},
+               "spec": {"containers": [{"name": "c", "image": "i"}]},
+               "status": {"phase": "Running"}})
+    }
+
+    #[test]
+    fn create_writes_system_fields() {
+        let p = create("", "pods", pod()).unwrap();
+        assert_eq!(
+            p["metadata"],
+            json!({"generateName": "p-", "namespace": "ns", "name": "p-abcde", "uid": "u1",
+                   "creationTimestamp": "2026-01-01T00:00:00Z", "generation": 1})
+        );
+        assert_eq!(
+            p["status"],
+            json!({"phase": "Pending", "qosClass": "BestEffort"})
+        );
+        let keys: Vec<&String> = p.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["apiVersion", "kind", "metadata", "spec", "status"]);
+        let n = create("", "namespaces", json!({"metadata": {"name": "x"}})).unwrap();
+        assert_eq!(n["spec"]["finalizers"], json!(["kubernetes"]));
+        assert_eq!(n["metadata"]["labels"]["kubernetes.io/metadata.name"], "x");
+        assert_eq!(n["status"]["phase"], "Active");
+    }
+
+    #[test]
+    fn create_refuses() {
+        let error = create("", "pods", json!({"metadata": {"name": "p"}})).unwrap_err();
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            (422, "Pod \"p\" is invalid: spec.containers: Required value")
+        );
+        let status = error.to_status();
+        assert_eq!(
+            status["details"]["causes"],
+            json!([{"reason": "FieldValueRequired", "message": "Required value",
+                    "field": "spec.containers"}])
+        );
+        let mut wrong = pod();
+        wrong["metadata"]["namespace"] = "other".into();
+        assert_eq!(create("", "pods", wrong).unwrap_err().code, 400);
+        let mut wrong = pod();
+        wrong["apiVersion"] = "v2".into();
+        assert!(
+            create("", "pods", wrong)
+                .unwrap_err()
+                .message
+                .contains("does not match the expected API version")
+        );
+    }
+
+    #[test]
+    fn update_keeps_system_fields_and_counts_generations() {
+        let kind = find("", "v1", "pods").unwrap();
+        let mut old = create("", "pods", pod()).unwrap();
+        old["metadata"]["resourceVersion"] = "5".into();
+        let mut new = old.clone();
+        new["metadata"]["uid"] = Value::Null;
+        new["metadata"]["creationTimestamp"] = Value::Null;
+        new["metadata"]["labels"] = json!({"a": "b"});
+        new["status"] = json!({"phase": "Failed"});
+        let outcome = prepare_update(kind, &mut new, &old).unwrap();
+        assert_eq!(outcome, UpdateOutcome::Store);
+        assert_eq!(new["metadata"]["uid"], "u1");
+        assert_eq!(new["metadata"]["generation"], 1);
+        assert_eq!(new["status"]["phase"], "Pending");
+        new["spec"]["containers"][0]["image"] = "j".into();
+        prepare_update(kind, &mut new, &old).unwrap();
+        assert_eq!(new["metadata"]["generation"], 2);
+        new["metadata"]["resourceVersion"] = "4".into();
+        let error = prepare_update(kind, &mut new, &old).unwrap_err();
+        assert_eq!(
+            error.message,
+            "Operation cannot be fulfilled on pods \"p-abcde\": the object has been modified; please apply your changes to the latest version and try again"
+        );
+    }
+
+    #[test]
+    fn status_updates_touch_status_only() {
+        let kind = find("", "v1", "pods").unwrap();
+        let old = create("", "pods", pod()).unwrap();
+        let mut new = old.clone();
+        new["status"] = json!({"phase": "Running", "qosClass": "Guaranteed"});
+        new["spec"]["containers"] = json!([]);
+        new["metadata"]["labels"] = json!({"a": "b"});
+        prepare_status_update(kind, &mut new, &old).unwrap();
+        assert_eq!(
+            new["status"],
+            json!({"phase": "Running", "qosClass": "BestEffort"})
+        );
+        assert_eq!(
+            (&new["spec"], &new["metadata"]),
+            (&old["spec"], &old["metadata"])
+        );
+    }
+
+    fn delete(kind: &Kind, object: &Value, options: DeleteOptions) -> DeleteOutcome {
+        prepare_delete(kind, object, &options, now()).unwrap()
+    }
+
+    fn marked(outcome: DeleteOutcome) -> Value {
+        match outcome {
+            DeleteOutcome::Mark(object) => *object,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn pods_end_gracefully() {
+        let kind = find("", "v1", "pods").unwrap();
+        let mut p = create("", "pods", pod()).unwrap();
+        // Nobody runs it yet.
+        assert_eq!(
+            delete(kind, &p, DeleteOptions::default()),
+            DeleteOutcome::Remove
+        );
+        p["spec"]["nodeName"] = "n".into();
+        let ending = marked(delete(kind, &p, DeleteOptions::default()));
+        assert_eq!(
+            ending["metadata"]["deletionTimestamp"],
+            "2026-01-01T00:00:30Z"
+        );
+        assert_eq!(ending["metadata"]["deletionGracePeriodSeconds"], 30);
+        assert_eq!(ending["metadata"]["generation"], 2);
+        assert_eq!(
+            delete(kind, &ending, DeleteOptions::default()),
+            DeleteOutcome::Unchanged
+        );
+        let grace = |s| DeleteOptions {
+            grace_period_seconds: Some(s),
+            ..Default::default()
+        };
+        let sooner = marked(delete(kind, &ending, grace(5)));
+        assert_eq!(
+            sooner["metadata"]["deletionTimestamp"],
+            "2026-01-01T00:00:05Z"
+        );
+        assert_eq!(delete(kind, &ending, grace(60)), DeleteOutcome::Unchanged);
+        assert_eq!(delete(kind, &ending, grace(0)), DeleteOutcome::Remove);
+        assert_eq!(delete(kind, &p, grace(0)), DeleteOutcome::Remove);
+        p["status"]["phase"] = "Succeeded".into();
+        assert_eq!(
+            delete(kind, &p, DeleteOptions::default()),
+            DeleteOutcome::Remove
+        );
+    }
+
+    #[test]
+    fn finalizers_hold_an_object() {
+        let kind = find("", "v1", "configmaps").unwrap();
+        let c = create(
+            "",
+            "configmaps",
+            json!({"metadata": {"name": "c", "finalizers": ["a/b"]}}),
+        )
+        .unwrap();
+        let held = marked(delete(kind, &c, DeleteOptions::default()));
+        assert_eq!(held["metadata"]["deletionGracePeriodSeconds"], 0);
+        let mut freed = held.clone();
+        put(&mut freed["metadata"], "finalizers", None);
+        assert_eq!(
+            prepare_update(kind, &mut freed, &held).unwrap(),
+            UpdateOutcome::Remove
+        );
+        let mut more = held.clone();
+        more["metadata"]["finalizers"] = json!(["a/b", "c/d"]);
+        let error = prepare_update(kind, &mut more, &held).unwrap_err();
+        assert!(error.message.contains("no new finalizers can be added"));
+        let orphan = DeleteOptions {
+            propagation: Some(Propagation::Orphan),
+            ..Default::default()
+        };
+        let plain = create("", "configmaps", json!({"metadata": {"name": "c"}})).unwrap();
+        assert_eq!(
+            marked(delete(kind, &plain, orphan))["metadata"]["finalizers"],
+            json!(["orphan"])
+        );
+    }
+
+    #[test]
+    fn namespaces_end_when_they_are_empty() {
+        let kind = find("", "v1", "namespaces").unwrap();
+        let n = create("", "namespaces", json!({"metadata": {"name": "x"}})).unwrap();
+        let ending = marked(delete(kind, &n, DeleteOptions::default()));
+        assert_eq!(ending["status"]["phase"], "Terminating");
+        assert_eq!(
+            delete(kind, &ending, DeleteOptions::default()),
+            DeleteOutcome::Unchanged
+        );
+        let mut done = ending.clone();
+        done["spec"]["finalizers"] = json!([]);
+        assert_eq!(
+            prepare_finalize(kind, &mut done, &ending).unwrap(),
+            UpdateOutcome::Remove
+        );
+    }
+
+    #[test]
+    fn preconditions() {
+        let kind = find("", "v1", "configmaps").unwrap();
+        let c = create("", "configmaps", json!({"metadata": {"name": "c"}})).unwrap();
+        let options = DeleteOptions {
+            uid: Some("u2".into()),
+            ..Default::default()
+        };
+        let error = prepare_delete(kind, &c, &options, now()).unwrap_err();
+        assert_eq!(error.code, 409);
+        assert!(
+            error
+                .message
+                .contains("UID in precondition: u2, UID in object meta: u1")
+        );
+        let options = json!({"propagationPolicy": "Foreground", "dryRun": ["All"],
+                             "preconditions": {"resourceVersion": "3"}});
+        let options = DeleteOptions::from_value(&options).unwrap();
+        assert!(options.dry_run);
+        assert_eq!(options.propagation, Some(Propagation::Foreground));
+        assert_eq!(options.resource_version.as_deref(), Some("3"));
+        assert!(DeleteOptions::from_value(&json!({"propagationPolicy": "X"})).is_err());
+    }
+
+    #[test]
+    fn binding() {
+        let kind = find("", "v1", "pods").unwrap();
+        let p = create("", "pods", pod()).unwrap();
+        let binding = json!({"target": {"kind": "Node", "name": "n1"}});
+        let bound = bind(kind, &p, &binding, now()).unwrap();
+        assert_eq!(bound["spec"]["nodeName"], "n1");
+        assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
+        let error = bind(kind, &bound, &binding, now()).unwrap_err();
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            (
+                409,
+                "Operation cannot be fulfilled on pods/binding \"p-abcde\": pod p-abcde is already assigned to node \"n1\""
+            )
+        );
+        assert_eq!(bind(kind, &p, &json!({}), now()).unwrap_err().code, 422);
+    }
+
+    #[test]
+    fn suffixes() {
+        assert_eq!(name_suffix(0), "bbbbb");
+        assert!(name_suffix(u64::MAX).bytes().all(|b| SUFFIX.contains(&b)));
+    }
+}
