@@ -7,12 +7,14 @@ use std::time::Instant;
 
 /// `cargo xtask up`.
 pub fn up(name: &str, nodes: usize, demo: bool) -> anyhow::Result<()> {
+    // First of all: it says what to install, where it can't do so itself.
+    crate::setup::run()?;
     if !is_root() {
         bail!("`up` makes network namespaces and mounts, which takes root: run it as root");
     }
-    crate::setup::run()?;
-    crate::binaries::build(Profile::Dev)?;
     let built = built()?;
+    Cluster::absent(&built, name)?;
+    crate::binaries::build(Profile::Dev)?;
     let start = Instant::now();
     eprintln!("up: starting cluster {name} with {nodes} nodes");
     let cluster = Cluster::up(&built, name, nodes)

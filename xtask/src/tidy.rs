@@ -36,10 +36,7 @@ const FENCED: &[(&str, &[&str])] = &[
         "aya",
         &[
             "agent/src/dataplane/bpf",
-            "agent/src/dataplane/bpf.rs",
-            "cni-plugin/src/attach",
-            "cni-plugin/src/endpoint",
-            "cni-plugin/src/maps",
+            "cni-plugin/src/kernel/",
             "ebpf/common/",
             "tests/",
         ],

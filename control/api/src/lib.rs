@@ -19,6 +19,7 @@ pub mod discovery;
 pub mod event;
 pub mod json;
 mod merge_keys;
+pub mod openapi;
 pub mod patch;
 pub mod pod;
 pub mod pod_status;

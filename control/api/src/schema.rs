@@ -134,6 +134,7 @@ fn extra_schemas() -> Vec<(std::borrow::Cow<'static, str>, SchemaFn)> {
         pair::<meta::DeleteOptions>(),
         pair::<meta::Status>(),
         pair::<meta::ListMeta>(),
+        pair::<meta::Patch>(),
     ]
 }
 

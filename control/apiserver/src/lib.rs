@@ -1,1 +1,21 @@
+//! The Kubernetes API over HTTP: verbs generic over the registry of kinds, a watch cache,
+//! authentication, authorization and the cluster's certificates.
 
+mod auth;
+mod bootstrap;
+mod cache;
+mod handler;
+mod http;
+mod kubelet;
+mod metrics;
+mod object;
+mod openapi;
+pub mod pki;
+mod route;
+mod server;
+mod service_ips;
+mod system;
+mod tls;
+mod verbs;
+
+pub use server::{Config, Server, ServerError};

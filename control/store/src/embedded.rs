@@ -216,8 +216,18 @@ fn open_database(path: &Path, options: &Options) -> Result<(Database, Revision, 
     builder
         .set_cache_size(options.cache_bytes)
         .set_check_integrity_on_open(true);
+    // It holds secrets: nobody else reads it, from its first byte on.
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(|e| failed("opening the store's file", redb::Error::Io(e)))?;
     let db = builder
-        .create(path)
+        .create_file(file)
         .map_err(|e| failed("opening the store's file", e.into()))?;
     let load = || -> std::result::Result<(u64, Revision, Revision), redb::Error> {
         let transaction = db.begin_write()?;

@@ -145,11 +145,7 @@ impl Cluster {
             "making namespaces and mounts takes root: run this as root"
         );
         let layout = Layout::new(&built.target, name)?;
-        ensure!(
-            !layout.state().exists() && netns::named(&layout.prefix()).is_empty(),
-            "cluster {name} is there already, or its remains after a crash; \
-             `cargo xtask down --name {name}` takes it away"
-        );
+        Self::absent(built, name)?;
         let cluster = Self {
             nodes: (1..=nodes).map(|number| layout.node(number)).collect(),
             host: free_host_port()?,
@@ -159,6 +155,17 @@ impl Cluster {
         cluster.make()?;
         cluster.wait_ready()?;
         Ok(cluster)
+    }
+
+    /// Fails if a cluster of this name is there, or what a crash left of it.
+    pub fn absent(built: &Built, name: &str) -> anyhow::Result<()> {
+        let layout = Layout::new(&built.target, name)?;
+        ensure!(
+            !layout.state().exists() && netns::named(&layout.prefix()).is_empty(),
+            "cluster {name} is there already (`cargo xtask status --name {name}`), or its remains \
+             after a crash; `cargo xtask down --name {name}` takes it away"
+        );
+        Ok(())
     }
 
     /// A cluster that was started earlier.

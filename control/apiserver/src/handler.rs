@@ -1,0 +1,270 @@
+//! One request: who, what, may they, do it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{ACCEPT, CONTENT_LENGTH};
+use http::{Method, Response, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use rhumb_api::status::{ApiError, Result};
+
+use crate::auth::authorize::{self, Attributes};
+use crate::auth::{User, authenticate};
+use crate::http::negotiate::{self, Accept, JSON_ACCEPT, Target as AcceptTarget};
+use crate::http::reply::{self, Body};
+use crate::kubelet;
+use crate::route::{self, Query, Resource, Target};
+use crate::server::Api;
+use crate::system;
+use crate::verbs::write::Part;
+use crate::verbs::{Request, bind, delete, list, scale, token, watch, write};
+
+/// As kube-apiserver.
+const MAX_BODY: usize = 3 << 20;
+
+pub async fn handle(
+    api: Arc<Api>,
+    certificate: Option<Arc<User>>,
+    request: hyper::Request<Incoming>,
+) -> Response<Body> {
+    let began = Instant::now();
+    let gzip = negotiate::gzip(request.headers());
+    let head = request.method() == Method::HEAD;
+    let shown = format!("{} {}", request.method(), request.uri().path());
+    let mut labels = Labels::default();
+    let answered = answer(&api, certificate, request, &mut labels).await;
+    let mut response = answered.unwrap_or_else(|error| {
+        if error.code >= 500 {
+            tracing::warn!(request = shown, code = error.code, error = %error, "refused");
+        }
+        reply::error(&error)
+    });
+    api.metrics.count(
+        labels.verb,
+        &labels.resource,
+        response.status().as_u16(),
+        began.elapsed(),
+    );
+    if gzip && response.status() == StatusCode::OK {
+        response = reply::compress(response).await;
+    }
+    if head {
+        *response.body_mut() = reply::full("");
+    }
+    response
+}
+
+/// What metrics call the request.
+#[derive(Default)]
+struct Labels {
+    verb: &'static str,
+    resource: String,
+}
+
+async fn answer(
+    api: &Arc<Api>,
+    certificate: Option<Arc<User>>,
+    request: hyper::Request<Incoming>,
+    labels: &mut Labels,
+) -> Result<Response<Body>> {
+    let user = match certificate {
+        Some(user) => user,
+        None => match authenticate::from_headers(request.headers(), &api.tokens, &api.cache) {
+            Ok(Some(user)) => Arc::new(user),
+            Ok(None) => Arc::new(User::anonymous()),
+            Err(why) => {
+                tracing::debug!(why, "a token was refused");
+                return Err(ApiError::unauthorized());
+            }
+        },
+    };
+    let query = Query::parse(request.uri().query().unwrap_or(""));
+    match route::parse(request.uri().path()) {
+        Target::Path(path) => {
+            let verb = match *request.method() {
+                Method::GET | Method::HEAD => "get",
+                _ => "post",
+            };
+            labels.verb = verb;
+            if !authorize::path(&user, verb, &path) {
+                return Err(refused_path(&user, verb, &path));
+            }
+            if verb != "get" {
+                return Err(ApiError::method_not_allowed());
+            }
+            system::answer(api, &path, &query, request.headers())
+        }
+        Target::Resource(resource) => {
+            let Some(verb) = route::verb(request.method(), &resource, &query) else {
+                return Err(ApiError::method_not_allowed());
+            };
+            labels.verb = verb;
+            if resource.kind.is_some() {
+                labels.resource = resource.described();
+            }
+            may(api, &user, verb, &resource, &query)?;
+            dispatch(api, user, verb, resource, query, request).await
+        }
+    }
+}
+
+/// An unknown client learns that it is unknown, a known one what it may not.
+fn refused_path(user: &User, verb: &str, path: &str) -> ApiError {
+    if *user == User::anonymous() && path.starts_with("/api") {
+        return ApiError::unauthorized();
+    }
+    ApiError::unauthorised_path(&user.name, verb, path)
+}
+
+fn may(
+    api: &Api,
+    user: &User,
+    verb: &'static str,
+    resource: &Resource,
+    query: &Query,
+) -> Result<()> {
+    // The rules look at what a selector requires; one that can't be read requires nothing here,
+    // and is refused later.
+    let fields = resource.kind.and_then(|kind| {
+        rhumb_api::selector::FieldSelector::parse(kind, query.get("fieldSelector")).ok()
+    });
+    let required = |field: &str| fields.as_ref().and_then(|f| f.required(field));
+    let attributes = Attributes {
+        verb,
+        group: &resource.group,
+        resource: &resource.plural,
+        subresource: &resource.subresource,
+        namespace: &resource.namespace,
+        name: &resource.name,
+        node_field: required("spec.nodeName"),
+        name_field: required("metadata.name"),
+    };
+    if authorize::resource(user, &attributes, &*api.cache) {
+        return Ok(());
+    }
+    if *user == User::anonymous() {
+        return Err(ApiError::unauthorized());
+    }
+    let namespace = (!resource.namespace.is_empty()).then_some(resource.namespace.as_str());
+    Err(ApiError::unauthorised_access(
+        &user.name,
+        verb,
+        &resource.group,
+        &resource.described(),
+        namespace,
+        &resource.name,
+    ))
+}
+
+async fn dispatch(
+    api: &Arc<Api>,
+    user: Arc<User>,
+    verb: &'static str,
+    resource: Resource,
+    query: Query,
+    request: hyper::Request<Incoming>,
+) -> Result<Response<Body>> {
+    let Some(kind) = resource.kind else {
+        return Err(ApiError::no_such_path());
+    };
+    let verbs = match resource.subresource.as_str() {
+        "" => kind.verbs,
+        name => {
+            let subresource = kind.subresource(name);
+            subresource.ok_or_else(ApiError::no_such_path)?.verbs
+        }
+    };
+    if !verbs.contains(&verb) {
+        return Err(ApiError::method_not_supported(kind, verb));
+    }
+    if !api.ready() {
+        return Err(ApiError::service_unavailable(
+            "the server is not ready: its store has failed",
+        ));
+    }
+    // A collection of a namespaced kind is created in, and removed from, one namespace.
+    if kind.namespaced
+        && resource.namespace.is_empty()
+        && matches!(verb, "create" | "deletecollection")
+    {
+        return Err(ApiError::method_not_allowed());
+    }
+    if matches!(verb, "create") && resource.subresource.is_empty() && !resource.name.is_empty() {
+        return Err(ApiError::method_not_allowed());
+    }
+    if matches!(verb, "update" | "patch") && resource.name.is_empty() {
+        return Err(ApiError::method_not_allowed());
+    }
+    match (kind.kind, resource.subresource.as_str()) {
+        ("Pod", "log") => return kubelet::log(api, &resource, &query).await,
+        ("Pod", "exec") => return kubelet::exec(api, &resource, &query, request).await,
+        _ => {}
+    }
+    let (parts, body) = request.into_parts();
+    let body = if matches!(parts.method, Method::GET | Method::HEAD) {
+        bytes::Bytes::new()
+    } else {
+        read_body(&parts.headers, body).await?
+    };
+    let target = match resource.subresource.as_str() {
+        "" | "status" | "finalize" => AcceptTarget::Objects,
+        _ => AcceptTarget::Other,
+    };
+    let accept: Accept = match verb {
+        // A watch that wants a form that isn't there falls back like everything else.
+        _ if parts.headers.contains_key(ACCEPT) => {
+            negotiate::accept(parts.headers.get(ACCEPT), target)?
+        }
+        _ => JSON_ACCEPT,
+    };
+    let request = Request {
+        api: api.clone(),
+        user,
+        kind,
+        resource,
+        query,
+        accept,
+        headers: parts.headers,
+        body,
+    };
+    let subresource = request.resource.subresource.clone();
+    match (subresource.as_str(), verb) {
+        ("", "get") | ("status", "get") => list::get(&request).await,
+        ("", "list") => list::list(&request).await,
+        ("", "watch") => watch::watch(request).await,
+        ("", "create") => write::create(&request).await,
+        ("", "update") => write::update(&request, Part::Main).await,
+        ("", "patch") => write::patch(&request, Part::Main).await,
+        ("", "delete") => delete::delete(&request).await,
+        ("", "deletecollection") => delete::delete_collection(&request).await,
+        ("status", "update") => write::update(&request, Part::Status).await,
+        ("status", "patch") => write::patch(&request, Part::Status).await,
+        ("finalize", "update") => write::update(&request, Part::Finalize).await,
+        ("scale", "get") => scale::get(&request).await,
+        ("scale", "update") => scale::update(&request).await,
+        ("scale", "patch") => scale::patch(&request).await,
+        ("binding", "create") => bind::create(&request).await,
+        ("token", "create") => token::create(&request).await,
+        _ => Err(ApiError::method_not_supported(kind, verb)),
+    }
+}
+
+async fn read_body(headers: &http::HeaderMap, body: Incoming) -> Result<bytes::Bytes> {
+    let too_large =
+        || ApiError::request_too_large(format!("Request entity too large: limit is {MAX_BODY}"));
+    let declared = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > MAX_BODY) {
+        return Err(too_large());
+    }
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
+        Err(error) => Err(ApiError::bad_request(format!(
+            "reading the request's body: {error}"
+        ))),
+    }
+}

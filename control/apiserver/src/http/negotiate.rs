@@ -1,0 +1,155 @@
+//! `Accept`: in which form and syntax a client wants its answer.
+
+use rhumb_api::discovery::Aggregated;
+use rhumb_api::status::ApiError;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// The object itself.
+    Plain,
+    /// `meta.k8s.io/v1` Table: what `kubectl get` prints.
+    Table,
+    /// Metadata only.
+    Metadata,
+    /// Aggregated discovery.
+    Discovery(Aggregated),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Accept {
+    pub form: Form,
+    pub yaml: bool,
+}
+
+pub const JSON_ACCEPT: Accept = Accept {
+    form: Form::Plain,
+    yaml: false,
+};
+
+/// The first entry of the header that can be served. `forms`: what the target has besides plain.
+pub fn accept(header: Option<&http::HeaderValue>, target: Target) -> Result<Accept, ApiError> {
+    let Some(header) = header else {
+        return Ok(JSON_ACCEPT);
+    };
+    let header = header.to_str().unwrap_or("");
+    if header.trim().is_empty() {
+        return Ok(JSON_ACCEPT);
+    }
+    header
+        .split(',')
+        .find_map(|entry| one(entry, target))
+        .ok_or_else(|| ApiError::not_acceptable(&["application/json", "application/yaml"]))
+}
+
+/// What is asked for, as far as it decides which forms there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    Objects,
+    DiscoveryRoot,
+    Other,
+}
+
+fn one(entry: &str, target: Target) -> Option<Accept> {
+    let mut parts = entry.split(';').map(str::trim);
+    let yaml = match parts.next()?.to_ascii_lowercase().as_str() {
+        "application/json" | "*/*" | "application/*" => false,
+        "application/yaml" => true,
+        _ => return None,
+    };
+    let (mut kind, mut group, mut version) = ("", "", "");
+    for parameter in parts {
+        match parameter.split_once('=') {
+            Some(("as", value)) => kind = value,
+            Some(("g", value)) => group = value,
+            Some(("v", value)) => version = value,
+            // q and charset change nothing: the client's order is taken as its preference.
+            _ => {}
+        }
+    }
+    let form = match (kind, group, version, target) {
+        ("", ..) => Form::Plain,
+        ("Table", "meta.k8s.io", "v1", Target::Objects) => Form::Table,
+        (
+            "PartialObjectMetadata" | "PartialObjectMetadataList",
+            "meta.k8s.io",
+            "v1",
+            Target::Objects,
+        ) => Form::Metadata,
+        ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2", Target::DiscoveryRoot) => {
+            Form::Discovery(Aggregated::V2)
+        }
+        ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2beta1", Target::DiscoveryRoot) => {
+            Form::Discovery(Aggregated::V2Beta1)
+        }
+        _ => return None,
+    };
+    Some(Accept { form, yaml })
+}
+
+/// Whether the client takes gzip.
+pub fn gzip(headers: &http::HeaderMap) -> bool {
+    headers
+        .get_all(http::header::ACCEPT_ENCODING)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .any(|coding| {
+            let mut parts = coding.split(';').map(str::trim);
+            parts.next() == Some("gzip") && !parts.any(|p| matches!(p, "q=0" | "q=0.0"))
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn form(header: &'static str, target: Target) -> Option<Accept> {
+        accept(Some(&HeaderValue::from_static(header)), target).ok()
+    }
+
+    #[test]
+    fn the_first_that_can_be_served() {
+        let plain = Some(JSON_ACCEPT);
+        let table = Some(Accept {
+            form: Form::Table,
+            yaml: false,
+        });
+        let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        assert_eq!(form(kubectl, Target::Objects), table);
+        assert_eq!(form(kubectl, Target::Other), plain);
+        assert_eq!(
+            form("application/vnd.kubernetes.protobuf, */*", Target::Objects),
+            plain
+        );
+        assert_eq!(
+            form("application/vnd.kubernetes.protobuf", Target::Objects),
+            None
+        );
+        assert_eq!(form("", Target::Objects), plain);
+        assert_eq!(form("text/html", Target::Objects), None);
+        assert_eq!(
+            form("application/yaml", Target::Objects),
+            Some(Accept {
+                form: Form::Plain,
+                yaml: true
+            })
+        );
+        assert_eq!(
+            form(
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Target::Objects
+            )
+            .map(|a| a.form),
+            Some(Form::Metadata)
+        );
+        assert_eq!(
+            form(
+                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json",
+                Target::DiscoveryRoot
+            )
+            .map(|a| a.form),
+            Some(Form::Discovery(Aggregated::V2))
+        );
+    }
+}

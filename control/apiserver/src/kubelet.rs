@@ -1,0 +1,409 @@
+//! Calls that the kubelet of a pod's node answers: logs and exec.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rhumb_api::json::{self, at, text};
+use rhumb_api::registry;
+use rhumb_api::status::{ApiError, Result};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use crate::http::reply::{self, Body};
+use crate::route::{Query, Resource};
+use crate::server::Api;
+
+const DIAL: Duration = Duration::from_secs(10);
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+/// Query parameters of logs, which the kubelet knows under the same names.
+const LOG_PARAMETERS: &[&str] = &[
+    "follow",
+    "limitBytes",
+    "previous",
+    "sinceSeconds",
+    "sinceTime",
+    "tailLines",
+    "timestamps",
+];
+
+/// Headers of a WebSocket handshake that pass in both directions.
+const WEBSOCKET: &[&str] = &[
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-protocol",
+    "sec-websocket-accept",
+];
+
+struct Place {
+    node: String,
+    address: SocketAddr,
+    container: String,
+}
+
+fn find(api: &Api, resource: &Resource, query: &Query) -> Result<Place> {
+    let kind = resource.kind.ok_or_else(ApiError::no_such_path)?;
+    let pod = api
+        .cache
+        .collection(kind)
+        .and_then(|c| c.get(&resource.namespace, &resource.name))
+        .ok_or_else(|| ApiError::not_found(kind, &resource.name))?
+        .value();
+    let container = container(&pod, query.get("container"))?;
+    let node = text(&pod, "spec.nodeName");
+    if node.is_empty() {
+        return Err(ApiError::bad_request(format!(
+            "pod {} does not have a host assigned",
+            resource.name
+        )));
+    }
+    let nodes = registry::find("", "v1", "nodes").ok_or_else(ApiError::no_such_path)?;
+    let object = api
+        .cache
+        .collection(nodes)
+        .and_then(|c| c.get("", node))
+        .ok_or_else(|| ApiError::not_found(nodes, node))?
+        .value();
+    let address = address(&object).ok_or_else(|| {
+        ApiError::service_unavailable(format!(
+            "node {node} has no InternalIP or no kubelet port in its status"
+        ))
+    })?;
+    Ok(Place {
+        node: node.into(),
+        address,
+        container,
+    })
+}
+
+fn address(node: &Value) -> Option<SocketAddr> {
+    let ip: IpAddr = json::list(node, "status.addresses")
+        .iter()
+        .filter(|a| text(a, "type") == "InternalIP")
+        .find_map(|a| text(a, "address").parse().ok())?;
+    let port = json::int(node, "status.daemonEndpoints.kubeletEndpoint.Port")?;
+    Some(SocketAddr::new(ip, u16::try_from(port).ok()?))
+}
+
+/// The container that is meant, in Kubernetes' words when it isn't clear.
+fn container(pod: &Value, asked: &str) -> Result<String> {
+    let names = |path: &str| -> Vec<&str> {
+        json::list(pod, path)
+            .iter()
+            .map(|c| text(c, "name"))
+            .collect()
+    };
+    let main = names("spec.containers");
+    let init = names("spec.initContainers");
+    let pod_name = text(pod, "metadata.name");
+    if !asked.is_empty() {
+        if main.contains(&asked) || init.contains(&asked) {
+            return Ok(asked.into());
+        }
+        return Err(ApiError::bad_request(format!(
+            "container {asked} is not valid for pod {pod_name}"
+        )));
+    }
+    let annotated = at(pod, "metadata.annotations")
+        .and_then(|a| a.get(DEFAULT_CONTAINER))
+        .and_then(Value::as_str);
+    match (annotated, main.as_slice()) {
+        (Some(name), _) if main.contains(&name) => Ok(name.into()),
+        (_, [one]) => Ok((*one).into()),
+        _ => {
+            let mut message = format!(
+                "a container name must be specified for pod {pod_name}, choose one of: [{}]",
+                main.join(" ")
+            );
+            if !init.is_empty() {
+                message += &format!(" or one of the init containers: [{}]", init.join(" "));
+            }
+            Err(ApiError::bad_request(message))
+        }
+    }
+}
+
+/// One byte string of a query, percent-encoded.
+fn encode(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                out.push(byte as char);
+            }
+            other => out += &format!("%{other:02X}"),
+        }
+    }
+    out
+}
+
+fn path(root: &str, resource: &Resource, container: &str, query: &[(&str, &str)]) -> String {
+    let query: Vec<String> = query
+        .iter()
+        .map(|(key, value)| format!("{key}={}", encode(value)))
+        .collect();
+    let mut path = format!(
+        "/{root}/{}/{}/{}",
+        encode(&resource.namespace),
+        encode(&resource.name),
+        encode(container)
+    );
+    if !query.is_empty() {
+        path += &format!("?{}", query.join("&"));
+    }
+    path
+}
+
+/// Sends one request to a kubelet.
+async fn call(
+    api: &Api,
+    place: &Place,
+    path: &str,
+    headers: HeaderMap,
+) -> Result<Response<Incoming>> {
+    let failed = |why: &dyn std::fmt::Display| {
+        ApiError::service_unavailable(format!(
+            "the kubelet of node {} at {} can't be reached: {why}",
+            place.node, place.address
+        ))
+    };
+    let dial = async {
+        let stream = TcpStream::connect(place.address).await?;
+        stream.set_nodelay(true)?;
+        TlsConnector::from(api.kubelet_tls.clone())
+            .connect(ServerName::from(place.address.ip()), stream)
+            .await
+    };
+    let stream = tokio::time::timeout(DIAL, dial)
+        .await
+        .map_err(|_| failed(&"it takes too long"))?
+        .map_err(|e| failed(&e))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| failed(&e))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "the connection to a kubelet ended");
+        }
+    });
+    let mut request = hyper::Request::new(Empty::<bytes::Bytes>::new());
+    *request.uri_mut() = path.parse().map_err(|e| failed(&e))?;
+    *request.headers_mut() = headers;
+    let host = HeaderValue::from_str(&place.address.to_string()).map_err(|e| failed(&e))?;
+    request.headers_mut().insert(HOST, host);
+    sender.send_request(request).await.map_err(|e| failed(&e))
+}
+
+/// What the kubelet said, for the client; its streams end when the server stops.
+fn pass(api: &Api, response: Response<Incoming>) -> Response<Body> {
+    let (head, body) = response.into_parts();
+    let stop = api.stop.clone();
+    let chunks = futures::stream::unfold((body, stop), |(mut body, stop)| async move {
+        loop {
+            let frame = tokio::select! {
+                frame = body.frame() => frame,
+                () = stop.cancelled() => None,
+            };
+            match frame {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => return Some((data, (body, stop))),
+                    // Trailers say nothing here.
+                    Err(_) => continue,
+                },
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "a kubelet's answer broke off");
+                    return None;
+                }
+                None => return None,
+            }
+        }
+    });
+    let mut answer = Response::new(reply::stream(chunks));
+    *answer.status_mut() = head.status;
+    if let Some(content_type) = head.headers.get(CONTENT_TYPE) {
+        answer
+            .headers_mut()
+            .insert(CONTENT_TYPE, content_type.clone());
+    }
+    answer
+}
+
+/// A kubelet's refusal is text; clients want a Status.
+async fn refusal(response: Response<Incoming>) -> ApiError {
+    let code = response.status().as_u16();
+    let limited = http_body_util::Limited::new(response.into_body(), 64 << 10);
+    let said = match limited.collect().await {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).trim().to_string(),
+        Err(error) => error.to_string(),
+    };
+    match code {
+        400 | 404 => ApiError::bad_request(said),
+        _ => ApiError::internal(format!("the kubelet answered {code}: {said}")),
+    }
+}
+
+pub async fn log(api: &Api, resource: &Resource, query: &Query) -> Result<Response<Body>> {
+    let place = find(api, resource, query)?;
+    let parameters: Vec<(&str, &str)> = LOG_PARAMETERS
+        .iter()
+        .filter(|key| query.has(key))
+        .map(|key| (*key, query.get(key)))
+        .collect();
+    for key in ["limitBytes", "sinceSeconds", "tailLines"] {
+        let value = query.get(key);
+        let least = if key == "tailLines" { 0 } else { 1 };
+        if query.has(key) && value.parse::<i64>().map_or(true, |n| n < least) {
+            return Err(ApiError::bad_request(format!(
+                "{key}: Invalid value: {value:?}: must be a number of at least {least}"
+            )));
+        }
+    }
+    let path = path("containerLogs", resource, &place.container, &parameters);
+    let response = call(api, &place, &path, HeaderMap::new()).await?;
+    if !response.status().is_success() {
+        return Err(refusal(response).await);
+    }
+    let mut answer = pass(api, response);
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    Ok(answer)
+}
+
+fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .any(|t| t.trim().eq_ignore_ascii_case(token))
+}
+
+pub async fn exec(
+    api: &Arc<Api>,
+    resource: &Resource,
+    query: &Query,
+    mut request: hyper::Request<Incoming>,
+) -> Result<Response<Body>> {
+    let upgrade = has_token(request.headers(), CONNECTION, "upgrade");
+    if !upgrade
+        || request.method() != Method::GET
+        || !has_token(request.headers(), UPGRADE, "websocket")
+    {
+        return Err(ApiError::bad_request(
+            "exec needs a WebSocket upgrade (v5.channel.k8s.io or v4.channel.k8s.io); SPDY is not supported",
+        ));
+    }
+    let commands: Vec<&str> = query.all("command").collect();
+    if commands.is_empty() {
+        return Err(ApiError::bad_request(
+            "you must specify at least one command for the container",
+        ));
+    }
+    let place = find(api, resource, query)?;
+    let mut parameters: Vec<(&str, &str)> = commands.iter().map(|c| ("command", *c)).collect();
+    // The kubelet's names of the streams.
+    for (ours, kubelets) in [
+        ("stdin", "input"),
+        ("stdout", "output"),
+        ("stderr", "error"),
+    ] {
+        if query.flag(ours) {
+            parameters.push((kubelets, "1"));
+        }
+    }
+    if parameters.len() == commands.len() {
+        return Err(ApiError::bad_request(
+            "you must specify at least 1 of stdin, stdout, stderr",
+        ));
+    }
+    if query.flag("tty") {
+        parameters.push(("tty", "1"));
+    }
+    let mut headers = HeaderMap::new();
+    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    for name in WEBSOCKET {
+        if let Some(value) = request.headers().get(*name) {
+            headers.insert(HeaderName::from_static(name), value.clone());
+        }
+    }
+    let path = path("exec", resource, &place.container, &parameters);
+    let mut response = call(api, &place, &path, headers).await?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        return Err(refusal(response).await);
+    }
+    let mut answer = Response::new(reply::full(""));
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let out = answer.headers_mut();
+    out.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    out.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    for name in WEBSOCKET {
+        if let Some(value) = response.headers().get(*name) {
+            out.insert(HeaderName::from_static(name), value.clone());
+        }
+    }
+    let kubelet = hyper::upgrade::on(&mut response);
+    let client = hyper::upgrade::on(&mut request);
+    let stop = api.stop.clone();
+    api.tasks.spawn(async move {
+        let bridge = async {
+            let (client, kubelet) = tokio::try_join!(client, kubelet)?;
+            let (mut client, mut kubelet) = (TokioIo::new(client), TokioIo::new(kubelet));
+            // How it ends is the two sides' affair.
+            let _ = tokio::io::copy_bidirectional(&mut client, &mut kubelet).await;
+            Ok::<(), hyper::Error>(())
+        };
+        tokio::select! {
+            ended = bridge => if let Err(error) = ended {
+                tracing::debug!(%error, "an exec stream did not open");
+            },
+            () = stop.cancelled() => {}
+        }
+    });
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn which_container() {
+        let one = json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "a"}]}});
+        assert_eq!(container(&one, "").unwrap(), "a");
+        assert_eq!(
+            container(&one, "x").unwrap_err().message,
+            "container x is not valid for pod p"
+        );
+        let two = json!({"metadata": {"name": "p"}, "spec": {
+            "containers": [{"name": "a"}, {"name": "b"}], "initContainers": [{"name": "i"}]}});
+        assert_eq!(
+            container(&two, "").unwrap_err().message,
+            "a container name must be specified for pod p, choose one of: [a b] or one of the init containers: [i]"
+        );
+        assert_eq!(container(&two, "i").unwrap(), "i");
+        let mut named = two;
+        named["metadata"]["annotations"] = json!({DEFAULT_CONTAINER: "b"});
+        assert_eq!(container(&named, "").unwrap(), "b");
+    }
+
+    #[test]
+    fn kubelet_addresses_and_paths() {
+        let node = json!({"status": {
+            "addresses": [{"type": "Hostname", "address": "n"}, {"type": "InternalIP", "address": "fd00::1"}],
+            "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}}}});
+        assert_eq!(address(&node), Some("[fd00::1]:10250".parse().unwrap()));
+        assert_eq!(address(&json!({})), None);
+        assert_eq!(encode("a b&c=/%"), "a%20b%26c%3D%2F%25");
+    }
+}

@@ -1,0 +1,253 @@
+//! What a request asks for: its path and verb, as Kubernetes' RequestInfo.
+
+use rhumb_api::registry::{self, Kind};
+
+/// The target of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Target {
+    Resource(Resource),
+    /// A path of the API's own: discovery, health, OpenAPI, metrics.
+    Path(String),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    pub group: String,
+    pub version: String,
+    /// The plural as the client wrote it, so that a refusal can name what isn't served.
+    pub plural: String,
+    pub kind: Option<&'static Kind>,
+    /// "" for cluster scope and for all namespaces.
+    pub namespace: String,
+    /// "" for the collection.
+    pub name: String,
+    /// "" for the object itself.
+    pub subresource: String,
+}
+
+impl Resource {
+    /// `pods`, `pods/log`.
+    pub fn described(&self) -> String {
+        if self.subresource.is_empty() {
+            self.plural.clone()
+        } else {
+            format!("{}/{}", self.plural, self.subresource)
+        }
+    }
+}
+
+/// Percent-decodes one path segment; `None` if it is not UTF-8 or badly encoded.
+fn decode(segment: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(segment.len());
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let digit = |b: Option<u8>| (b? as char).to_digit(16);
+            let value = digit(bytes.next())? * 16 + digit(bytes.next())?;
+            out.push(u8::try_from(value).ok()?);
+        } else {
+            out.push(byte);
+        }
+    }
+    String::from_utf8(out).ok()
+}
+
+/// Reads a path. A path that no API has is a `Target::Path`.
+pub fn parse(path: &str) -> Target {
+    let other = || Target::Path(path.to_string());
+    let segments: Option<Vec<String>> = path
+        .trim_end_matches('/')
+        .split('/')
+        .skip(1)
+        .map(decode)
+        .collect();
+    let Some(segments) = segments else {
+        return other();
+    };
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let (group, version, rest) = match segments.as_slice() {
+        ["api", version, rest @ ..] => ("", *version, rest),
+        ["apis", group, version, rest @ ..] => (*group, *version, rest),
+        _ => return other(),
+    };
+    if rest.is_empty() || rest.iter().any(|s| s.is_empty() || s.contains(['/', '%'])) {
+        return other();
+    }
+    // `namespaces/x/pods/…` is in a namespace; `namespaces`, `namespaces/x` and
+    // `namespaces/x/status` are about namespaces.
+    let (namespace, rest) = match rest {
+        ["namespaces", _, "status" | "finalize"] | ["namespaces"] | ["namespaces", _] => ("", rest),
+        ["namespaces", namespace, rest @ ..] => (*namespace, rest),
+        _ => ("", rest),
+    };
+    let (plural, name, subresource) = match rest {
+        [plural] => (*plural, "", ""),
+        [plural, name] => (*plural, *name, ""),
+        [plural, name, subresource] => (*plural, *name, *subresource),
+        _ => return other(),
+    };
+    let kind = registry::find(group, version, plural);
+    // A name below all namespaces, or a namespace around what has none, is nothing.
+    let misplaced = kind.is_some_and(|kind| {
+        (kind.namespaced && namespace.is_empty() && !name.is_empty())
+            || (!kind.namespaced && !namespace.is_empty())
+    });
+    let kind = kind.filter(|_| !misplaced);
+    Target::Resource(Resource {
+        group: group.into(),
+        version: version.into(),
+        plural: plural.into(),
+        kind,
+        namespace: namespace.into(),
+        name: name.into(),
+        subresource: subresource.into(),
+    })
+}
+
+/// The query, decoded; of a key that comes twice, all values in order.
+#[derive(Debug, Clone, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub fn parse(query: &str) -> Query {
+        let text = |s: &str| decode(&s.replace('+', " ")).unwrap_or_default();
+        Query(
+            query
+                .split('&')
+                .filter(|part| !part.is_empty())
+                .map(|part| {
+                    let (key, value) = part.split_once('=').unwrap_or((part, ""));
+                    (text(key), text(value))
+                })
+                .collect(),
+        )
+    }
+
+    /// The first value, or "".
+    pub fn get(&self, key: &str) -> &str {
+        self.0
+            .iter()
+            .find(|(k, _)| k == key)
+            .map_or("", |(_, value)| value)
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.0.iter().any(|(k, _)| k == key)
+    }
+
+    pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0
+            .iter()
+            .filter(move |(k, _)| k == key)
+            .map(|(_, v)| v.as_str())
+    }
+
+    /// Go's `ParseBool`; what it doesn't know is true when it isn't empty, as conversion of query
+    /// parameters has it ("" after a key means true, "0" and "false" false).
+    pub fn flag(&self, key: &str) -> bool {
+        self.has(key) && !matches!(self.get(key), "0" | "false" | "False" | "FALSE" | "f" | "F")
+    }
+}
+
+/// The verb of authorization for an HTTP method; `None` for methods that no resource has.
+pub fn verb(method: &http::Method, resource: &Resource, query: &Query) -> Option<&'static str> {
+    let collection = resource.name.is_empty();
+    Some(match method.as_str() {
+        "GET" | "HEAD" if collection && query.flag("watch") => "watch",
+        "GET" | "HEAD" if collection => "list",
+        "GET" | "HEAD" => "get",
+        "POST" => "create",
+        "PUT" => "update",
+        "PATCH" => "patch",
+        "DELETE" if collection => "deletecollection",
+        "DELETE" => "delete",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(path: &str) -> (String, String, String, String, bool) {
+        match parse(path) {
+            Target::Resource(r) => (
+                r.described(),
+                r.group,
+                r.namespace,
+                r.name,
+                r.kind.is_some(),
+            ),
+            Target::Path(path) => panic!("{path} is no resource"),
+        }
+    }
+
+    fn row(a: &str, b: &str, c: &str, d: &str, e: bool) -> (String, String, String, String, bool) {
+        (a.into(), b.into(), c.into(), d.into(), e)
+    }
+
+    #[test]
+    fn resources() {
+        assert_eq!(resource("/api/v1/pods"), row("pods", "", "", "", true));
+        assert_eq!(
+            resource("/api/v1/namespaces/a/pods/b/log"),
+            row("pods/log", "", "a", "b", true)
+        );
+        assert_eq!(
+            resource("/api/v1/namespaces/a/status"),
+            row("namespaces/status", "", "", "a", true)
+        );
+        assert_eq!(
+            resource("/api/v1/namespaces/a"),
+            row("namespaces", "", "", "a", true)
+        );
+        assert_eq!(
+            resource("/apis/apps/v1/namespaces/a/deployments/b/scale"),
+            row("deployments/scale", "apps", "a", "b", true)
+        );
+        assert_eq!(
+            resource("/apis/batch/v1/namespaces/a/jobs"),
+            row("jobs", "batch", "a", "", false)
+        );
+        assert!(!resource("/api/v1/pods/b").4, "a pod without a namespace");
+        assert!(!resource("/api/v1/namespaces/a/nodes/b").4);
+        assert_eq!(
+            resource("/api/v1/namespaces/a/pods/%62"),
+            row("pods", "", "a", "b", true)
+        );
+    }
+
+    #[test]
+    fn other_paths() {
+        for path in [
+            "/",
+            "",
+            "/api",
+            "/apis/",
+            "/api/v1",
+            "/apis/apps",
+            "/apis/apps/v1",
+            "/healthz/",
+            "/api/v1/namespaces/a/pods/b/c/d",
+            "/api/v1/namespaces//pods",
+            "/api/v1/pods/%zz",
+            "/api/v1/namespaces/a/pods/%2e%2e%2f",
+            "/api/v1/pods/%ff",
+            "//api/v1/pods",
+        ] {
+            assert!(matches!(parse(path), Target::Path(_)), "{path}");
+        }
+    }
+
+    #[test]
+    fn queries() {
+        let query = Query::parse("watch=1&labelSelector=a%3Db%2Cc+d&command=x&command=y&tty&x=%");
+        assert!(query.flag("watch"));
+        assert!(query.flag("tty"));
+        assert!(!query.flag("stdin"));
+        assert_eq!(query.get("labelSelector"), "a=b,c d");
+        assert_eq!(query.all("command").collect::<Vec<_>>(), ["x", "y"]);
+        assert_eq!(query.get("x"), "");
+        assert!(!Query::parse("watch=false").flag("watch"));
+    }
+}

@@ -1,0 +1,225 @@
+//! Admission: what depends on other objects and on who asks.
+
+use rhumb_api::admission;
+use rhumb_api::json::{self, at, text};
+use rhumb_api::registry::{self, Kind};
+use rhumb_api::service::{self, Family};
+use rhumb_api::status::{ApiError, Errors, Result};
+use rhumb_api::strategy;
+use serde_json::{Value, json};
+
+use super::{Request, store_error, store_key};
+use crate::auth::authorize;
+use crate::object;
+use crate::service_ips::{Refused, Reserved};
+
+/// The namespaces that the cluster can't be without.
+const PROTECTED: &[&str] = &["default", "kube-system", "kube-public"];
+
+/// An object of the cache, or, since the cache may be a moment behind, of the store.
+async fn find(
+    request: &Request,
+    plural: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Value>> {
+    let kind = registry::find("", "v1", plural).ok_or_else(ApiError::no_such_path)?;
+    let cached = request
+        .api
+        .cache
+        .collection(kind)
+        .and_then(|c| c.get(namespace, name));
+    if let Some(object) = cached {
+        return Ok(Some(object.value()));
+    }
+    let key = store_key(kind, namespace, name);
+    match request.api.store.get(&key).await.map_err(store_error)? {
+        Some(kv) => object::value_of(&kv).map(Some).map_err(ApiError::internal),
+        None => Ok(None),
+    }
+}
+
+/// Before a new object is made ready to be stored.
+pub async fn create(request: &Request, object: &mut Value) -> Result<()> {
+    let kind = request.kind;
+    let name = text(object, "metadata.name").to_string();
+    if let Some(namespace) = request.namespace() {
+        namespace_open(request, namespace, &name).await?;
+    }
+    if let Some(node) = request.user.as_node() {
+        let own = matches!(kind.kind, "Node" | "Lease");
+        if own && name != node {
+            return Err(ApiError::forbidden(
+                kind,
+                &name,
+                &format!(
+                    "node \"{node}\" is not allowed to create {} \"{name}\"",
+                    kind.plural
+                ),
+            ));
+        }
+    }
+    match (kind.group, kind.kind) {
+        ("", "Pod") => {
+            let account = admission::service_account_name(object).to_string();
+            let namespace = request.resource.namespace.as_str();
+            let found = find(request, "serviceaccounts", namespace, &account).await?;
+            let Some(found) = found else {
+                return Err(ApiError::forbidden(
+                    kind,
+                    &name,
+                    &format!(
+                        "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found"
+                    ),
+                ));
+            };
+            let suffix = strategy::name_suffix(rand::random());
+            admission::service_account(object, &found, &suffix);
+            admission::priority(object).map_err(|why| ApiError::forbidden(kind, &name, &why))?;
+            admission::default_tolerations(object);
+        }
+        ("", "Service") => {
+            service::default_families(object, request.api.service_ips.families());
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+async fn namespace_open(request: &Request, namespace: &str, name: &str) -> Result<()> {
+    let kind = request.kind;
+    let Some(found) = find(request, "namespaces", "", namespace).await? else {
+        let namespaces =
+            registry::find("", "v1", "namespaces").ok_or_else(ApiError::no_such_path)?;
+        return Err(ApiError::not_found(namespaces, namespace));
+    };
+    let terminating = at(&found, "metadata.deletionTimestamp").is_some()
+        || text(&found, "status.phase") == "Terminating";
+    // Why it can't be deleted yet, and who holds a lease, must still be said.
+    if terminating && !matches!(kind.kind, "Event" | "Lease") {
+        let mut error = ApiError::forbidden(
+            kind,
+            name,
+            &format!(
+                "unable to create new content in namespace {namespace} because it is being terminated"
+            ),
+        );
+        let causes = json!([{
+            "reason": "NamespaceTerminating",
+            "message": format!("namespace {namespace} is being terminated"),
+            "field": "metadata.namespace",
+        }]);
+        error
+            .details
+            .get_or_insert_default()
+            .insert("causes".into(), causes);
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Before a changed object is stored. Agents may change their pods' annotations, and nothing else
+/// of a pod.
+pub fn update(request: &Request, new: &Value, old: &Value) -> Result<()> {
+    let restricted = request.kind.kind == "Pod"
+        && request.resource.subresource.is_empty()
+        && !request.user.is_in(crate::auth::MASTERS)
+        && authorize::is_agent(&request.user);
+    if restricted {
+        let without = |value: &Value| {
+            let mut value = value.clone();
+            if let Some(metadata) = json::child(&mut value, "metadata") {
+                json::remove(metadata, "annotations");
+            }
+            value
+        };
+        if without(new) != without(old) {
+            return Err(ApiError::forbidden(
+                request.kind,
+                &request.resource.name,
+                &format!(
+                    "User \"{}\" may change annotations of pods only",
+                    request.user.name
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+pub fn delete(request: &Request, name: &str) -> Result<()> {
+    if request.kind.kind == "Namespace" && PROTECTED.contains(&name) {
+        return Err(ApiError::forbidden(
+            request.kind,
+            name,
+            "this namespace may not be deleted",
+        ));
+    }
+    Ok(())
+}
+
+/// The cluster's families, if the kind is Service.
+pub fn service_families<'a>(request: &'a Request, kind: &Kind) -> Option<&'a [Family]> {
+    is_service(kind).then(|| request.api.service_ips.families())
+}
+
+fn is_service(kind: &Kind) -> bool {
+    (kind.group, kind.kind) == ("", "Service")
+}
+
+/// Gives a Service its cluster IPs. They return to the pool unless `Reserved::keep` is called.
+pub fn allocate(request: &Request, new: &mut Value, old: Option<&Value>) -> Result<Reserved> {
+    let ips = &request.api.service_ips;
+    if !is_service(request.kind) || !matches!(request.resource.subresource.as_str(), "") {
+        return Ok(Reserved::nothing(ips.clone()));
+    }
+    let held = old.map(held_ips).unwrap_or_default();
+    let wanted = service::wanted_ips(new);
+    let allocated = ips.reserve(&wanted, &held);
+    let (addresses, reserved) = allocated.map_err(|refused| {
+        let name = text(new, "metadata.name");
+        match refused {
+            Refused::Taken(ip) => invalid(request, name, new, format!("failed to allocate IP {ip}: provided IP is already allocated")),
+            Refused::OutOfRange(ip) => invalid(request, name, new, format!("failed to allocate IP {ip}: the provided IP is not in the valid range. The range of valid IPs is {}", ips.described())),
+            Refused::NoFamily(family) => invalid(request, name, new, format!("the cluster has no service range of the family {}", family.name())),
+            Refused::Full(family) => ApiError::internal(format!("failed to allocate a serviceIP: the {} range is full", family.name())),
+        }
+    })?;
+    service::set_cluster_ips(new, &addresses);
+    Ok(reserved)
+}
+
+fn invalid(request: &Request, name: &str, service: &Value, why: String) -> ApiError {
+    let mut errors = Errors::default();
+    let given = at(service, "spec")
+        .map(service::cluster_ips)
+        .unwrap_or_default();
+    errors.invalid("spec.clusterIPs", given, why);
+    ApiError::invalid(request.kind, name, errors)
+}
+
+/// The addresses that a stored Service holds.
+pub fn held_ips(service: &Value) -> Vec<std::net::IpAddr> {
+    if text(service, "spec.type") == "ExternalName" {
+        return Vec::new();
+    }
+    at(service, "spec")
+        .map(service::cluster_ips)
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|ip| ip.parse().ok())
+        .collect()
+}
+
+/// After a Service was changed or removed (`new` is `None`): what it no longer has is free.
+pub fn released(request: &Request, old: &Value, new: Option<&Value>) {
+    if !is_service(request.kind) {
+        return;
+    }
+    let keeps = new.map(held_ips).unwrap_or_default();
+    let gone: Vec<_> = held_ips(old)
+        .into_iter()
+        .filter(|ip| !keeps.contains(ip))
+        .collect();
+    request.api.service_ips.release(&gone);
+}

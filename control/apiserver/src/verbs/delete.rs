@@ -1,0 +1,132 @@
+//! delete and deletecollection.
+
+use http::{Response, StatusCode};
+use rhumb_api::codec;
+use rhumb_api::json::text;
+use rhumb_api::status::{self, ApiError, Result};
+use rhumb_api::strategy::{self, DeleteOptions, DeleteOutcome, Propagation};
+use rhumb_store::{Change, Condition, Outcome, Write};
+use serde_json::Value;
+
+use super::list::page;
+use super::write::put;
+use super::{ATTEMPTS, Request, admit, render, set_version, store_error, store_key};
+use crate::http::reply::{self, Body};
+
+/// From the body, and from the query, which counts more.
+fn options(request: &Request) -> Result<DeleteOptions> {
+    let mut options = if request.body.is_empty() {
+        DeleteOptions::default()
+    } else {
+        let parsed = codec::parse(request.content_type(), &request.body)?;
+        if !parsed.value.is_object() {
+            return Err(ApiError::bad_request("DeleteOptions: it is not an object"));
+        }
+        DeleteOptions::from_value(&parsed.value)?
+    };
+    let query = &request.query;
+    if query.has("gracePeriodSeconds") {
+        let given = query.get("gracePeriodSeconds");
+        options.grace_period_seconds = Some(given.parse().map_err(|_| {
+            ApiError::bad_request(format!("gracePeriodSeconds: Invalid value: {given:?}"))
+        })?);
+    }
+    if query.has("propagationPolicy") {
+        options.propagation = Some(Propagation::parse(query.get("propagationPolicy"))?);
+    }
+    options.dry_run |= request.dry_run()?;
+    Ok(options)
+}
+
+/// What a delete left: the object, if it stays for now.
+enum Deleted {
+    Removed(Value),
+    Stays(Value),
+}
+
+pub async fn delete(request: &Request) -> Result<Response<Body>> {
+    let options = options(request)?;
+    let name = request.resource.name.as_str();
+    let namespace = request.resource.namespace.as_str();
+    match delete_one(request, namespace, name, &options).await? {
+        Deleted::Removed(last) => {
+            // As in Kubernetes: a pod's deletion answers with the pod, others with a Status.
+            if request.kind.kind == "Pod" {
+                return request.answer(StatusCode::OK, last);
+            }
+            let uid = text(&last, "metadata.uid");
+            let status = status::deleted(request.kind, name, uid);
+            Ok(reply::object(StatusCode::OK, request.accept, &status))
+        }
+        Deleted::Stays(object) => request.answer(StatusCode::OK, object),
+    }
+}
+
+async fn delete_one(
+    request: &Request,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<Deleted> {
+    let kind = request.kind;
+    let key = store_key(kind, namespace, name);
+    for _ in 0..ATTEMPTS {
+        let kv = request.api.store.get(&key).await.map_err(store_error)?;
+        let kv = kv.ok_or_else(|| ApiError::not_found(kind, name))?;
+        let old = crate::object::value_of(&kv).map_err(ApiError::internal)?;
+        admit::delete(request, name)?;
+        let outcome =
+            strategy::prepare_delete(kind.storage(), &old, options, jiff::Timestamp::now())?;
+        let (change, mut new) = match outcome {
+            DeleteOutcome::Unchanged => return Ok(Deleted::Stays(old)),
+            DeleteOutcome::Remove => (Change::Delete, old.clone()),
+            DeleteOutcome::Mark(marked) => (put(kind, &marked), *marked),
+        };
+        let removed = change == Change::Delete;
+        let answer = |object| match removed {
+            true => Deleted::Removed(object),
+            false => Deleted::Stays(object),
+        };
+        if options.dry_run {
+            return Ok(answer(new));
+        }
+        let written = request
+            .api
+            .store
+            .write(Write {
+                key: key.clone(),
+                condition: Condition::ModRevision(kv.mod_revision),
+                change,
+            })
+            .await
+            .map_err(store_error)?;
+        match written {
+            Outcome::Committed(revision) => {
+                if removed {
+                    admit::released(request, &old, None);
+                }
+                set_version(&mut new, revision);
+                return Ok(answer(new));
+            }
+            Outcome::Conflict(None) => return Err(ApiError::not_found(kind, name)),
+            Outcome::Conflict(Some(_)) => {}
+        }
+    }
+    Err(ApiError::modified(kind, name))
+}
+
+pub async fn delete_collection(request: &Request) -> Result<Response<Body>> {
+    let options = options(request)?;
+    let page = page(request).await?;
+    for object in &page.objects {
+        match delete_one(request, &object.namespace, &object.name, &options).await {
+            // Somebody else deleted it: that is what was asked for.
+            Err(error) if error.code == 404 => {}
+            other => {
+                other?;
+            }
+        }
+    }
+    let json = render::list(request, &page)?;
+    Ok(reply::json_bytes(StatusCode::OK, request.accept, json))
+}

@@ -1,0 +1,143 @@
+//! The verbs, generic over the registry of kinds.
+
+pub mod admit;
+pub mod bind;
+pub mod delete;
+pub mod list;
+pub mod render;
+pub mod scale;
+pub mod token;
+pub mod watch;
+pub mod write;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+use rhumb_api::json;
+use rhumb_api::registry::Kind;
+use rhumb_api::status::{ApiError, Result};
+use rhumb_store::{KeyValue, StoreError};
+use serde_json::Value;
+
+use crate::auth::User;
+use crate::cache::Collection;
+use crate::http::negotiate::Accept;
+use crate::http::reply::{self, Body};
+use crate::object;
+use crate::route::{Query, Resource};
+use crate::server::Api;
+
+/// How long a read waits for the cache to show a revision.
+pub const WAIT: Duration = Duration::from_secs(3);
+/// Attempts of a write that races with others before it gives up.
+const ATTEMPTS: usize = 20;
+
+/// A request about a kind that is served.
+pub struct Request {
+    pub api: Arc<Api>,
+    pub user: Arc<User>,
+    pub kind: &'static Kind,
+    pub resource: Resource,
+    pub query: Query,
+    pub accept: Accept,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Request {
+    pub fn namespace(&self) -> Option<&str> {
+        self.kind
+            .namespaced
+            .then_some(self.resource.namespace.as_str())
+    }
+
+    pub fn store_key(&self, name: &str) -> Bytes {
+        store_key(self.kind, &self.resource.namespace, name)
+    }
+
+    pub fn collection(&self) -> Result<Arc<Collection>> {
+        self.api
+            .cache
+            .collection(self.kind)
+            .ok_or_else(|| ApiError::internal("the kind has no cache"))
+    }
+
+    pub fn dry_run(&self) -> Result<bool> {
+        rhumb_api::strategy::dry_run(self.query.all("dryRun"))
+    }
+
+    pub fn content_type(&self) -> &str {
+        self.headers
+            .get(http::header::CONTENT_TYPE)
+            .and_then(|v| v.to_str().ok())
+            .unwrap_or("")
+    }
+
+    /// The stored entry under a name, or 404.
+    pub async fn current(&self, name: &str) -> Result<(KeyValue, Value)> {
+        let kv = self
+            .api
+            .store
+            .get(&self.store_key(name))
+            .await
+            .map_err(store_error)?
+            .ok_or_else(|| ApiError::not_found(self.kind, name))?;
+        let value = object::value_of(&kv).map_err(ApiError::internal)?;
+        Ok((kv, value))
+    }
+
+    /// The answer of a write: the stored object in the client's form.
+    pub fn answer(&self, code: StatusCode, stored: Value) -> Result<Response<Body>> {
+        let json = render::one(self, stored)?;
+        Ok(reply::json_bytes(code, self.accept, json))
+    }
+}
+
+/// `<group or core>/<plural>/[<namespace>/]<name>`
+pub fn store_key(kind: &'static Kind, namespace: &str, name: &str) -> Bytes {
+    let prefix = kind.storage_prefix();
+    if kind.namespaced {
+        format!("{prefix}/{namespace}/{name}").into()
+    } else {
+        format!("{prefix}/{name}").into()
+    }
+}
+
+pub fn store_error(error: StoreError) -> ApiError {
+    match error {
+        StoreError::Compacted { .. } => ApiError::list_too_old(),
+        StoreError::Future { requested, current } => {
+            ApiError::too_large_resource_version(requested, current)
+        }
+        StoreError::Closed => ApiError::service_unavailable("the server is shutting down"),
+        other => {
+            tracing::error!(error = %other, "the store failed");
+            ApiError::internal(other)
+        }
+    }
+}
+
+/// Sets the resourceVersion that a write got.
+pub fn set_version(object: &mut Value, revision: u64) {
+    if let Some(metadata) = json::child(object, "metadata") {
+        json::put(
+            metadata,
+            "resourceVersion",
+            Some(revision.to_string().into()),
+        );
+    }
+}
+
+/// A resourceVersion of the query: "" is `None`.
+pub fn parse_version(text: &str) -> Result<Option<u64>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        ApiError::bad_request(format!(
+            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        ))
+    })
+}

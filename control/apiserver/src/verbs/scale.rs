@@ -1,0 +1,56 @@
+//! The scale subresource.
+
+use http::{Response, StatusCode};
+use rhumb_api::codec::{self, FieldValidation};
+use rhumb_api::patch::{self, PatchType};
+use rhumb_api::scale;
+use rhumb_api::status::Result;
+
+use super::Request;
+use super::write::{Part, modify};
+use crate::http::reply::{self, Body};
+
+const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
+
+pub async fn get(request: &Request) -> Result<Response<Body>> {
+    let (_, object) = request.current(&request.resource.name).await?;
+    Ok(reply::object(
+        StatusCode::OK,
+        request.accept,
+        &scale::of(&object),
+    ))
+}
+
+pub async fn update(request: &Request) -> Result<Response<Body>> {
+    let validation = FieldValidation::parse(request.query.get("fieldValidation"))?;
+    let parsed = codec::parse(request.content_type(), &request.body)?;
+    let decoded = codec::decode_named(SCALE, parsed, validation)?;
+    let dry_run = request.dry_run()?;
+    let stored = modify(request, Part::Main, dry_run, |old| {
+        scale::apply(request.kind, old, &decoded.object)
+    })
+    .await?;
+    let mut response = reply::object(StatusCode::OK, request.accept, &scale::of(&stored));
+    reply::warn(&mut response, &decoded.warnings);
+    Ok(response)
+}
+
+pub async fn patch(request: &Request) -> Result<Response<Body>> {
+    let patch_type = PatchType::from_media_type(request.content_type())?;
+    let dry_run = request.dry_run()?;
+    let stored = modify(request, Part::Main, dry_run, |old| {
+        let patched = patch::apply_named(SCALE, patch_type, &scale::of(old), &request.body)?;
+        let parsed = codec::Parsed {
+            value: patched,
+            duplicates: Vec::new(),
+        };
+        let decoded = codec::decode_named(SCALE, parsed, FieldValidation::Ignore)?;
+        scale::apply(request.kind, old, &decoded.object)
+    })
+    .await?;
+    Ok(reply::object(
+        StatusCode::OK,
+        request.accept,
+        &scale::of(&stored),
+    ))
+}

@@ -1,0 +1,212 @@
+//! create, update and patch, of objects and of their status.
+
+use http::{Response, StatusCode};
+use rhumb_api::codec::{self, Decoded, FieldValidation};
+use rhumb_api::json::{self, text};
+use rhumb_api::patch::{self, PatchType};
+use rhumb_api::registry::Kind;
+use rhumb_api::status::{ApiError, Result};
+use rhumb_api::strategy::{self, CreateContext, UpdateOutcome};
+use rhumb_store::{Change, Condition, Outcome, Write};
+use serde_json::Value;
+
+use super::{ATTEMPTS, Request, admit, set_version, store_error, store_key};
+use crate::http::reply::{self, Body};
+use crate::object;
+
+/// How long Events are kept, as kube-apiserver's default.
+const EVENT_TTL: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// Which part of an object a write is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    Main,
+    Status,
+    /// A namespace's `spec.finalizers`.
+    Finalize,
+}
+
+fn validation(request: &Request) -> Result<FieldValidation> {
+    FieldValidation::parse(request.query.get("fieldValidation"))
+}
+
+pub fn put(kind: &'static Kind, object: &Value) -> Change {
+    Change::Put {
+        value: object::to_stored(object),
+        ttl: (kind.storage().kind == "Event").then_some(EVENT_TTL),
+    }
+}
+
+pub async fn create(request: &Request) -> Result<Response<Body>> {
+    let validation = validation(request)?;
+    let dry_run = request.dry_run()?;
+    let Decoded {
+        mut object,
+        warnings,
+    } = codec::decode(
+        request.kind,
+        request.content_type(),
+        &request.body,
+        validation,
+    )?;
+    strategy::conform(request.kind, &mut object, request.namespace(), None)?;
+    rhumb_api::default_object(request.kind, &mut object);
+    let stored = create_object(request, object, dry_run).await?;
+    let mut response = request.answer(StatusCode::CREATED, stored)?;
+    reply::warn(&mut response, &warnings);
+    Ok(response)
+}
+
+/// Creates a decoded and defaulted object; returns it as stored.
+async fn create_object(request: &Request, object: Value, dry_run: bool) -> Result<Value> {
+    let kind = request.kind;
+    let template = kind.to_stored(object);
+    let generated = text(&template, "metadata.name").is_empty();
+    for _ in 0..8 {
+        let mut object = template.clone();
+        let suffix = strategy::name_suffix(rand::random());
+        if let Some(metadata) = json::child(&mut object, "metadata") {
+            // Admission names the object in its refusals.
+            strategy::generate_name(metadata, &suffix);
+        }
+        admit::create(request, &mut object).await?;
+        let context = CreateContext {
+            namespace: request.namespace(),
+            now: jiff::Timestamp::now(),
+            uid: &uuid::Uuid::new_v4().to_string(),
+            suffix: &suffix,
+        };
+        // Cluster IPs are given last, so that a refused Service takes none.
+        strategy::prepare_create(kind.storage(), &mut object, &context)?;
+        let name = text(&object, "metadata.name").to_string();
+        let reserved = admit::allocate(request, &mut object, None)?;
+        if dry_run {
+            return Ok(object);
+        }
+        let outcome = request
+            .api
+            .store
+            .write(Write {
+                key: store_key(kind, &request.resource.namespace, &name),
+                condition: Condition::Absent,
+                change: put(kind, &object),
+            })
+            .await
+            .map_err(store_error)?;
+        match outcome {
+            Outcome::Committed(revision) => {
+                reserved.keep();
+                set_version(&mut object, revision);
+                return Ok(object);
+            }
+            Outcome::Conflict(_) if generated => {}
+            Outcome::Conflict(_) => return Err(ApiError::already_exists(kind, &name)),
+        }
+    }
+    let base = text(&template, "metadata.generateName");
+    Err(ApiError::generate_name_conflict(kind, base))
+}
+
+pub async fn update(request: &Request, part: Part) -> Result<Response<Body>> {
+    let validation = validation(request)?;
+    let dry_run = request.dry_run()?;
+    let kind = request.kind;
+    let Decoded {
+        mut object,
+        warnings,
+    } = codec::decode(kind, request.content_type(), &request.body, validation)?;
+    let name = request.resource.name.as_str();
+    strategy::conform(kind, &mut object, request.namespace(), Some(name))?;
+    rhumb_api::default_object(kind, &mut object);
+    let new = kind.to_stored(object);
+    let stored = modify(request, part, dry_run, |_| Ok(new.clone())).await?;
+    let mut response = request.answer(StatusCode::OK, stored)?;
+    reply::warn(&mut response, &warnings);
+    Ok(response)
+}
+
+pub async fn patch(request: &Request, part: Part) -> Result<Response<Body>> {
+    let validation = validation(request)?;
+    let dry_run = request.dry_run()?;
+    let kind = request.kind;
+    let patch_type = PatchType::from_media_type(request.content_type())?;
+    let name = request.resource.name.as_str();
+    let mut warnings = Vec::new();
+    let stored = modify(request, part, dry_run, |old| {
+        let served = kind.served(old.clone());
+        let patched = patch::apply(kind, patch_type, &served, &request.body)?;
+        let decoded = codec::decode_patched(kind, patched, &request.body, validation)?;
+        warnings = decoded.warnings;
+        let mut object = decoded.object;
+        strategy::conform(kind, &mut object, request.namespace(), Some(name))?;
+        rhumb_api::default_object(kind, &mut object);
+        Ok(kind.to_stored(object))
+    })
+    .await?;
+    let mut response = request.answer(StatusCode::OK, stored)?;
+    reply::warn(&mut response, &warnings);
+    Ok(response)
+}
+
+/// Replaces the current object by what `transform` makes of it, again from the start when
+/// somebody else was faster; a resourceVersion that the client named then no longer matches.
+/// Returns the object as stored.
+pub async fn modify(
+    request: &Request,
+    part: Part,
+    dry_run: bool,
+    mut transform: impl FnMut(&Value) -> Result<Value>,
+) -> Result<Value> {
+    let kind = request.kind;
+    let name = request.resource.name.as_str();
+    for _ in 0..ATTEMPTS {
+        let (kv, old) = request.current(name).await?;
+        let mut new = transform(&old)?;
+        let storage = kind.storage();
+        let outcome = match part {
+            Part::Main => {
+                if let Some(families) = admit::service_families(request, storage) {
+                    // What the update leaves out comes from the old object first.
+                    rhumb_api::service::patch_allocated(&mut new, &old);
+                    rhumb_api::service::default_families(&mut new, families);
+                }
+                strategy::prepare_update(storage, &mut new, &old)?
+            }
+            Part::Status => strategy::prepare_status_update(storage, &mut new, &old)?,
+            Part::Finalize => strategy::prepare_finalize(storage, &mut new, &old)?,
+        };
+        admit::update(request, &new, &old)?;
+        let reserved = admit::allocate(request, &mut new, Some(&old))?;
+        let change = match outcome {
+            UpdateOutcome::Remove => Change::Delete,
+            // Writing what is there already would only wake every watcher.
+            UpdateOutcome::Store if new == old => return Ok(old),
+            UpdateOutcome::Store => put(kind, &new),
+        };
+        if dry_run {
+            return Ok(new);
+        }
+        let removed = change == Change::Delete;
+        let written = request
+            .api
+            .store
+            .write(Write {
+                key: kv.key.clone(),
+                condition: Condition::ModRevision(kv.mod_revision),
+                change,
+            })
+            .await
+            .map_err(store_error)?;
+        match written {
+            Outcome::Committed(revision) => {
+                reserved.keep();
+                admit::released(request, &old, (!removed).then_some(&new));
+                set_version(&mut new, revision);
+                return Ok(new);
+            }
+            Outcome::Conflict(None) => return Err(ApiError::not_found(kind, name)),
+            Outcome::Conflict(Some(_)) => {}
+        }
+    }
+    Err(ApiError::modified(kind, name))
+}

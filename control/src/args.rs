@@ -1,0 +1,77 @@
+//! The command line.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// The small control plane of Rhumb: store, API server, scheduler and controllers.
+#[derive(Debug, clap::Parser)]
+#[command(name = "rhumb-control", version)]
+pub struct Args {
+    /// What to log: a level, or targets with levels (`info,rhumb_apiserver=debug`).
+    #[arg(long, env = "RHUMB_LOG", default_value = "info", global = true)]
+    pub log: String,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Run store, API server, scheduler and controllers.
+    Server(Server),
+    /// Issue a client certificate of the cluster's authority as a kubeconfig.
+    Kubeconfig(Kubeconfig),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Server {
+    /// Directory of the store, the keys and admin.kubeconfig.
+    #[arg(long, env = "RHUMB_DATA_DIR", default_value = "/var/lib/rhumb-control")]
+    pub data_dir: PathBuf,
+    /// Addresses to serve, besides sockets handed over by LISTEN_FDS.
+    #[arg(long, env = "RHUMB_LISTEN", value_delimiter = ',', num_args = 1.., default_value = "127.0.0.1:6443")]
+    pub listen: Vec<SocketAddr>,
+    /// Where nodes and pods reach this server [default: the first address of --listen].
+    #[arg(long, env = "RHUMB_ADVERTISE_ADDRESS")]
+    pub advertise_address: Option<IpAddr>,
+    /// Addresses of Services, one range a family; the first is the default family.
+    #[arg(
+        long,
+        env = "RHUMB_SERVICE_CIDR",
+        value_delimiter = ',',
+        default_value = "10.96.0.0/16,fd00:10:96::/112"
+    )]
+    pub service_cidr: Vec<String>,
+    /// Addresses of pods, one range a family; each node gets a part of each.
+    #[arg(
+        long,
+        env = "RHUMB_CLUSTER_CIDR",
+        value_delimiter = ',',
+        default_value = "10.244.0.0/16,fd00:10:244::/56"
+    )]
+    pub cluster_cidr: Vec<String>,
+    /// More names and addresses for the server's certificate.
+    #[arg(long, env = "RHUMB_TLS_SAN", value_delimiter = ',', num_args = 1..)]
+    pub tls_san: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Kubeconfig {
+    /// The data directory of the cluster's server.
+    #[arg(long, env = "RHUMB_DATA_DIR", default_value = "/var/lib/rhumb-control")]
+    pub data_dir: PathBuf,
+    /// User name: the certificate's common name.
+    #[arg(long)]
+    pub user: String,
+    /// Group of the user; may be given twice.
+    #[arg(long)]
+    pub group: Vec<String>,
+    /// Address or name that the certificate serves under as well (a kubelet's).
+    #[arg(long, value_delimiter = ',')]
+    pub san: Vec<String>,
+    /// URL of the API server.
+    #[arg(long)]
+    pub server: String,
+    /// Where to write it [default: standard output].
+    #[arg(long)]
+    pub output: Option<PathBuf>,
+}
