@@ -14,7 +14,7 @@ use aya::{
     programs::{
         ProgramError, SchedClassifier, TcAttachType,
         links::{FdLink, LinkError, LinkOrder, PinnedLink},
-        tc::TcAttachOptions,
+        tc::{TcAttachOptions, TcError},
     },
     util::KernelVersion,
 };
@@ -255,6 +255,7 @@ fn open_program(paths: &Paths, program: &'static str) -> Result<SchedClassifier,
 fn program_error(e: ProgramError) -> io::Error {
     match e {
         ProgramError::SyscallError(s) => s.io_error,
+        ProgramError::TcError(TcError::IoError(e)) => e,
         other => io::Error::other(other),
     }
 }
@@ -296,13 +297,20 @@ pub fn differences(paths: &Paths, host_ifname: &str) -> Result<Vec<String>, Atta
                 });
             }
         }
-        let error = |e| AttachError::Attach {
+        let error = |source| AttachError::Attach {
             program,
             ifname: host_ifname.to_owned(),
-            source: program_error(e),
+            source,
         };
-        let pinned = open_program(paths, program)?.info().map_err(error)?.id();
-        let (_, attached) = SchedClassifier::query_tcx(host_ifname, hook).map_err(error)?;
+        let info = open_program(paths, program)?.info();
+        let pinned = info.map_err(|e| error(program_error(e)))?.id();
+        let attached = SchedClassifier::query_tcx(host_ifname, hook).map_err(program_error);
+        let attached = match attached {
+            Ok((_, attached)) => attached,
+            // The interface is gone, which is told elsewhere.
+            Err(e) if e.raw_os_error() == Some(libc::ENODEV) => return Ok(found),
+            Err(e) => return Err(error(e)),
+        };
         if !attached.iter().any(|p| p.id() == pinned) {
             found.push(format!(
                 "{program} is not attached to {host_ifname} ({direction})"

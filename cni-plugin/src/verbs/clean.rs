@@ -22,7 +22,8 @@ pub fn del(config: &Config, key: &Key) -> Result<(), CniError> {
 fn take_down(attachments: &Attachments, key: &Key) -> Result<(), CniError> {
     // Waits for an ADD that is still under way, and then undoes it.
     let own = attachments.store().lock_attachment(key)?;
-    let locked = attachments.lock()?;
+    let mut locked = attachments.lock()?;
+    attachments.sweep(&mut locked, Some(key))?;
     let known = locked.get(key).cloned();
     attachments.take_down(&own, locked, key)?;
     if let Some(a) = known {
