@@ -87,7 +87,6 @@ impl Cache {
     }
 
     /// Counts `pod` as being on `node` from now on.
-
     pub fn assume(&mut self, pod: Arc<PodInfo>, node: &str) {
         self.place(pod, node.to_string(), true);
     }

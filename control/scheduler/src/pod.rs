@@ -61,7 +61,7 @@ impl AffinityTerm {
 
     /// Whether the term means `pod`; `namespace_labels` are those of the pod's namespace.
     pub fn matches(&self, pod: &PodInfo, namespace_labels: Option<&Labels>) -> bool {
-        let namespace = self.namespaces.iter().any(|n| *n == pod.key.namespace)
+        let namespace = self.namespaces.contains(&pod.key.namespace)
             || self
                 .namespace_selector
                 .as_ref()
