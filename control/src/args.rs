@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-/// The small control plane of Rhumb: store, API server, scheduler and controllers.
+/// The small control plane of Rhumb: store, API server, scheduler, controllers and kubelet.
 #[derive(Debug, clap::Parser)]
 #[command(name = "rhumb-control", version)]
 pub struct Args {
@@ -20,6 +20,8 @@ pub enum Command {
     Server(Server),
     /// Issue a client certificate of the cluster's authority as a kubeconfig.
     Kubeconfig(Kubeconfig),
+    /// Run the kubelet of one node.
+    Kubelet(rhumb_kubelet::Args),
 }
 
 #[derive(Debug, clap::Args)]

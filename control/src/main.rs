@@ -2,6 +2,7 @@
 
 mod args;
 mod issue;
+mod node;
 mod serve;
 
 use std::process::ExitCode;
@@ -45,5 +46,6 @@ fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Server(server) => serve::run(server),
         Command::Kubeconfig(issue) => issue::run(issue),
+        Command::Kubelet(kubelet) => node::run(kubelet),
     }
 }

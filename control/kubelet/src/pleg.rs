@@ -124,7 +124,7 @@ async fn follow_events(k: &Kubelet) -> Result<(), tonic::Status> {
         .await
         .map_err(|e| tonic::Status::unavailable(e.to_string()))?;
     let request = SubscribeRequest {
-        filters: vec!["namespace==k8s.io,topic==/tasks/exit".into()],
+        filters: vec!["namespace==k8s.io,topic==\"/tasks/exit\"".into()],
     };
     let codec = tonic_prost::ProstCodec::<SubscribeRequest, Envelope>::default();
     let path = PathAndQuery::from_static("/containerd.services.events.v1.Events/Subscribe");

@@ -331,6 +331,7 @@ mod tests {
                 "update leases.coordination.k8s.io kube-node-lease/n1",
                 "create leases.coordination.k8s.io kube-node-lease/",
                 "create events a/",
+                "list services /",
             ],
             &[
                 "get nodes n2",
@@ -351,7 +352,6 @@ mod tests {
                 "create serviceaccounts/token a/unused",
                 "update leases.coordination.k8s.io kube-node-lease/n2",
                 "update leases.coordination.k8s.io kube-system/n1",
-                "list services /",
             ],
         );
     }

@@ -37,6 +37,8 @@ pub fn allowed(node: &str, a: &Attributes<'_>, lookup: &dyn Lookup) -> bool {
         ("", "serviceaccounts", "token") => {
             a.verb == "create" && lookup.node_uses(node, a.namespace, a.resource, a.name)
         }
+        // Their addresses and ports go into the environment of pods.
+        ("", "services", "") => a.verb == "get" || collection,
         ("" | "events.k8s.io", "events", "") => matches!(a.verb, "create" | "patch" | "update"),
         _ => false,
     }
