@@ -1,17 +1,64 @@
 //! Real sockets over veth: what BPF_PROG_TEST_RUN can't show, partial checksums above all.
 
 use std::io::ErrorKind;
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result, ensure};
 use rhumb_common::event::Reason;
+use rhumb_harness::Netns;
 
 use super::wire::{
-    FAR, NODE, OUTSIDE, POD_A, POD_B, POD_C, PORT, VIP, Wire, at, bind, connect, listen, tcp, udp,
+    NODE, OUTSIDE, POD_A, POD_B, POD_C, PORT, VIP, Wire, at, bind, connect, listen, tcp, udp,
 };
 
 #[test]
-fn pods_nodes_and_services() -> Result<()> {
-    let mut w = Wire::new()?;
+fn with_offloads() -> Result<()> {
+    pods_nodes_and_services(Wire::new()?)
+}
+
+/// Checksums are whole when the programs see them, and wrong ones would be dropped.
+#[test]
+fn without_offloads() -> Result<()> {
+    let w = Wire::new()?;
+    for netns in [&w.a, &w.b, &w.far] {
+        offloads_off(netns)?;
+    }
+    pods_nodes_and_services(w)
+}
+
+fn offloads_off(netns: &Netns) -> Result<()> {
+    // Of linux/ethtool.h.
+    const ETHTOOL_STXCSUM: u32 = 0x17;
+    const ETHTOOL_GTXCSUM: u32 = 0x16;
+    const ETHTOOL_SGRO: u32 = 0x2c;
+    let off = |command: u32| -> std::io::Result<u32> {
+        let mut value = [command, 0];
+        // SAFETY: plain data.
+        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in request.ifr_name.iter_mut().zip(b"eth0") {
+            *to = *from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        // SAFETY: the request and the value that it points to outlive the call.
+        let rc = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+        if rc != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok(value[1])
+    };
+    let left = netns.run(|| -> std::io::Result<u32> {
+        // Without checksums the kernel turns segmentation offload off as well.
+        off(ETHTOOL_STXCSUM)?;
+        off(ETHTOOL_SGRO)?;
+        off(ETHTOOL_GTXCSUM)
+    })?;
+    ensure!(left? == 0, "checksum offload is still on");
+    Ok(())
+}
+
+fn pods_nodes_and_services(mut w: Wire) -> Result<()> {
     for i in 0..2 {
         let vip = at(VIP[i], 80);
         w.service(VIP[i], 80, &[(POD_B[i], PORT)]);
@@ -102,7 +149,6 @@ fn pods_nodes_and_services() -> Result<()> {
             refused.kind() == ErrorKind::ConnectionRefused,
             "{refused:?}"
         );
-        let _ = FAR;
     }
     for reason in Reason::ALL {
         let expected = match reason {
@@ -117,6 +163,92 @@ fn pods_nodes_and_services() -> Result<()> {
             reason.text(),
             w.programs.counted(*reason)
         );
+    }
+    Ok(())
+}
+
+/// Two frontends over one backend, asked from the same port: each answers with its own address.
+#[test]
+fn two_services_over_one_backend() -> Result<()> {
+    let mut w = Wire::new()?;
+    for i in 0..2 {
+        w.service(VIP[i], 80, &[(POD_B[i], PORT)]);
+        w.service(VIP[i], 81, &[(POD_B[i], PORT)]);
+        let server = bind(&w.b, at(POD_B[i], PORT))?;
+        let client = bind(&w.a, at(POD_A[i], 40_000))?;
+        let (first, second, direct) = (at(VIP[i], 80), at(VIP[i], 81), at(POD_B[i], PORT));
+        let mut peers = Vec::new();
+        for to in [first, second, direct, second, first] {
+            client.send_to(b"x", to)?;
+            let (_, peer) = server.recv_from(&mut [0; 4])?;
+            server.send_to(b"y", peer)?;
+            let (_, from) = client.recv_from(&mut [0; 4])?;
+            ensure!(from == to, "asked {to}, answered by {from}");
+            peers.push(peer.port());
+        }
+        let [a, b, c, again_b, again_a] = peers[..] else {
+            unreachable!()
+        };
+        ensure!(a == 40_000 && a != b && b != c && a != c, "{peers:?}");
+        ensure!(again_b == b && again_a == a, "{peers:?}");
+    }
+    Ok(())
+}
+
+/// A flow whose backend's id was given away chooses again.
+#[test]
+fn datagrams_leave_a_dead_backend() -> Result<()> {
+    let mut w = Wire::new()?;
+    for i in 0..2 {
+        w.service(VIP[i], 80, &[(POD_B[i], PORT)]);
+        let (old, new) = (
+            bind(&w.b, at(POD_B[i], PORT))?,
+            bind(&w.b, at(POD_B[i], PORT + 1))?,
+        );
+        let client = bind(&w.a, at(POD_A[i], 0))?;
+        client.send_to(b"1", at(VIP[i], 80))?;
+        old.recv(&mut [0; 4])?;
+        for b in w.tables.backends.values_mut() {
+            b.generation += 1;
+            b.port_be = (PORT + 1).to_be();
+        }
+        let tables = w.tables.clone();
+        w.programs.write(&tables);
+        client.send_to(b"2", at(VIP[i], 80))?;
+        new.recv(&mut [0; 4])?;
+    }
+    Ok(())
+}
+
+/// Traffic that lies about its source.
+#[test]
+fn spoofed_sources_are_dropped() -> Result<()> {
+    let mut w = Wire::new()?;
+    for i in 0..2 {
+        let b = bind(&w.b, at(POD_B[i], PORT))?;
+        b.set_nonblocking(true)?;
+        // A pod with another pod's address, and the outside with a local pod's.
+        for (netns, link, lie, reason) in [
+            (
+                &w.a,
+                "lo",
+                ["10.201.9.9", "fd00:201:9::9"][i],
+                Reason::SpoofedSource,
+            ),
+            (&w.far, "lo", POD_A[i], Reason::SpoofedLocalPod),
+        ] {
+            let whole = [32, 128][i];
+            rhumb_harness::link::address(netns, link, lie.parse()?, whole)?;
+            let liar = bind(netns, at(lie, 0))?;
+            let before = w.programs.counted(reason);
+            liar.send_to(b"x", at(POD_B[i], PORT))?;
+            ensure!(b.recv(&mut [0; 4]).is_err(), "{lie} got through");
+            ensure!(
+                w.programs.counted(reason) == before + 1,
+                "{}",
+                reason.text()
+            );
+        }
     }
     Ok(())
 }

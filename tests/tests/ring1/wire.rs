@@ -80,13 +80,24 @@ impl Wire {
         wire.pod("va", POD_A)?;
         wire.pod("vb", POD_B)?;
         wire.config()?;
-        wire.programs.write(&wire.tables);
-        wire.attach("up", name::FROM_UPLINK, TcAttachType::Ingress)?;
-        for host in ["va", "vb"] {
-            wire.attach(host, name::FROM_POD, TcAttachType::Ingress)?;
-            wire.attach(host, name::TO_POD, TcAttachType::Egress)?;
-        }
+        wire.attach_all()?;
         Ok(wire)
+    }
+
+    fn attach_all(&mut self) -> Result<()> {
+        self.programs.write(&self.tables);
+        self.attach("up", name::FROM_UPLINK, TcAttachType::Ingress)?;
+        for host in ["va", "vb"] {
+            self.attach(host, name::FROM_POD, TcAttachType::Ingress)?;
+            self.attach(host, name::TO_POD, TcAttachType::Egress)?;
+        }
+        Ok(())
+    }
+
+    /// The programs once more, with new maps that hold what the tables hold now.
+    pub fn start_anew(&mut self) -> Result<()> {
+        self.programs = Programs::load();
+        self.attach_all()
     }
 
     fn uplink(&mut self) -> Result<()> {
