@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use ipnetwork::IpNetwork;
+
 /// The small control plane of Rhumb: store, API server, scheduler, controllers and kubelet.
 #[derive(Debug, clap::Parser)]
 #[command(name = "rhumb-control", version)]
@@ -42,7 +44,7 @@ pub struct Server {
         value_delimiter = ',',
         default_value = "10.96.0.0/16,fd00:10:96::/112"
     )]
-    pub service_cidr: Vec<String>,
+    pub service_cidr: Vec<IpNetwork>,
     /// Addresses of pods, one range a family; each node gets a part of each.
     #[arg(
         long,
@@ -50,7 +52,7 @@ pub struct Server {
         value_delimiter = ',',
         default_value = "10.244.0.0/16,fd00:10:244::/56"
     )]
-    pub cluster_cidr: Vec<String>,
+    pub cluster_cidr: Vec<IpNetwork>,
     /// More names and addresses for the server's certificate.
     #[arg(long, env = "RHUMB_TLS_SAN", value_delimiter = ',', num_args = 1..)]
     pub tls_san: Vec<String>,

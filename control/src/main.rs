@@ -4,6 +4,7 @@ mod args;
 mod issue;
 mod node;
 mod serve;
+mod signals;
 
 use std::process::ExitCode;
 
@@ -45,7 +46,7 @@ fn run(args: Args) -> anyhow::Result<()> {
     }
     match args.command {
         Command::Server(server) => serve::run(server),
-        Command::Kubeconfig(issue) => issue::run(issue),
         Command::Kubelet(kubelet) => node::run(kubelet),
+        Command::Kubeconfig(issue) => issue::run(issue),
     }
 }

@@ -1,8 +1,8 @@
 //! `rhumb-control kubelet`: the kubelet of one node.
 
 use anyhow::Context as _;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+
+use crate::signals;
 
 pub fn run(args: rhumb_kubelet::Args) -> anyhow::Result<()> {
     let config = rhumb_kubelet::Config::try_from(args)?;
@@ -11,17 +11,7 @@ pub fn run(args: rhumb_kubelet::Args) -> anyhow::Result<()> {
         .build()
         .context("starting the runtime")?;
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("watching for SIGINT")?;
-        let shutdown = CancellationToken::new();
-        let stop = shutdown.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
-            stop.cancel();
-        });
+        let shutdown = signals::stop_on_signals()?;
         rhumb_kubelet::run(config, shutdown).await
     })
 }

@@ -2,11 +2,18 @@
 
 use std::os::fd::{FromRawFd as _, RawFd};
 
-use anyhow::Context as _;
-use rhumb_apiserver::{Config, Server};
-use tokio::signal::unix::{SignalKind, signal};
+use std::time::Duration;
 
-use crate::args;
+use anyhow::Context as _;
+use kube::Client;
+use kube::config::Kubeconfig;
+use rhumb_apiserver::{Config, Server};
+use tokio::task::JoinSet;
+
+use crate::{args, signals};
+
+/// How long the scheduler and the controllers may take to stop.
+const DRAIN: Duration = Duration::from_secs(5);
 
 pub fn run(args: args::Server) -> anyhow::Result<()> {
     let inherited = inherited_listeners().context("taking over the sockets of LISTEN_FDS")?;
@@ -30,14 +37,13 @@ async fn serve(args: args::Server, inherited: Vec<std::net::TcpListener>) -> any
         "starting"
     );
     // Before anything is started: a signal meanwhile is a stop, not a kill.
-    let mut terminate = signal(SignalKind::terminate()).context("watching for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("watching for SIGINT")?;
+    let stop = signals::stop_on_signals()?;
     let server = Server::start(Config {
         data_dir: args.data_dir.clone(),
         listen: args.listen,
         inherited,
         advertise: args.advertise_address,
-        service_cidrs: args.service_cidr,
+        service_cidrs: args.service_cidr.iter().map(ToString::to_string).collect(),
         tls_sans: args.tls_san,
     })
     .await?;
@@ -46,13 +52,55 @@ async fn serve(args: args::Server, inherited: Vec<std::net::TcpListener>) -> any
         kubeconfig = %args.data_dir.join("admin.kubeconfig").display(),
         "serving"
     );
+    let controllers = rhumb_controllers::Config {
+        cluster_cidrs: args.cluster_cidr,
+        service_cidrs: args.service_cidr,
+        root_ca_pem: server.ca_certificate().to_string(),
+        ..Default::default()
+    };
+    let mut clients = JoinSet::new();
+    clients.spawn(rhumb_scheduler::run(
+        client(&server, "system:kube-scheduler").await?,
+        rhumb_scheduler::Config::default(),
+        stop.child_token(),
+    ));
+    clients.spawn(rhumb_controllers::run(
+        client(&server, "system:kube-controller-manager").await?,
+        controllers,
+        stop.child_token(),
+    ));
+    let mut result = Ok(());
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        () = stop.cancelled() => {}
+        // Without one of them the cluster stands still: stop as a whole, and be started again.
+        ended = clients.join_next() => {
+            let ended = ended.map_or(Ok(Ok(())), |ended| ended);
+            result = ended
+                .context("the scheduler or the controllers panicked")
+                .and_then(|r| r.context("the scheduler or the controllers ended"))
+                .and_then(|()| anyhow::bail!("the scheduler or the controllers ended"));
+            stop.cancel();
+        }
     }
     tracing::info!("stopping");
+    let drained = async { while clients.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN, drained).await.is_err() {
+        tracing::warn!("the scheduler or the controllers did not stop in time");
+    }
     server.stop().await;
-    Ok(())
+    result
+}
+
+/// A client of the public API as a component's user: the only way in that components have.
+async fn client(server: &Server, user: &str) -> anyhow::Result<Client> {
+    let text = server.kubeconfig(user, &[])?;
+    let kubeconfig = Kubeconfig::from_yaml(&text).context("reading a kubeconfig of our own")?;
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &Default::default())
+        .await
+        .with_context(|| format!("making the client of {user}"))?;
+    // Watches are quiet for longer than any time limit of a read.
+    config.read_timeout = None;
+    Client::try_from(config).with_context(|| format!("making the client of {user}"))
 }
 
 /// systemd's protocol: `LISTEN_FDS` sockets from descriptor 3 on, meant for the process
