@@ -143,7 +143,7 @@ impl Attachments {
             if link.is_none_or(|l| l.header.index != a.ifindex) {
                 repair.without_link.push(a.key());
             } else if !attach::differences(&self.paths, &a.host_ifname)?.is_empty() {
-                attach::attach(&locked, &self.paths, &a.host_ifname)?;
+                attach::attach(&locked, &self.paths, a)?;
                 repair.reattached.push(a.host_ifname.clone());
             }
         }

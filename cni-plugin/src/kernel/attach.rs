@@ -6,6 +6,7 @@
 use std::{
     fs, io,
     net::IpAddr,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
@@ -13,8 +14,8 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError},
     programs::{
         ProgramError, SchedClassifier, TcAttachType,
-        links::{FdLink, LinkError, LinkOrder, PinnedLink},
-        tc::{TcAttachOptions, TcError},
+        links::{LinkError, PinnedLink},
+        tc::TcError,
     },
     util::KernelVersion,
 };
@@ -23,6 +24,7 @@ use rhumb_common::{
     maps::{Config, Endpoint, config_flag, endpoint_flag, name, namespace_hash},
 };
 
+use super::bpf;
 use crate::{attachment::Attachment, ipam::store::Locked, node::Paths};
 
 #[derive(Debug, thiserror::Error)]
@@ -205,7 +207,7 @@ fn config(paths: &Paths) -> Result<Config, AttachError> {
 
 /// Hangs the pinned programs onto a host-side veth of the calling thread's namespace, and pins
 /// the links. A pin that is there is replaced.
-pub fn attach(_lock: &Locked, paths: &Paths, host_ifname: &str) -> Result<(), AttachError> {
+pub fn attach(_lock: &Locked, paths: &Paths, a: &Attachment) -> Result<(), AttachError> {
     let links = paths.links_dir();
     fs::create_dir_all(&links).map_err(|source| AttachError::Pin {
         what: "making",
@@ -213,28 +215,28 @@ pub fn attach(_lock: &Locked, paths: &Paths, host_ifname: &str) -> Result<(), At
         source,
     })?;
     for (program, direction, hook) in HOOKS {
-        let error = |source| AttachError::Attach {
+        let path = paths.program(program);
+        let program_fd = bpf::obj_get(&path).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => AttachError::NotLoaded(path),
+            _ => AttachError::Pin {
+                what: "opening the program",
+                path,
+                source,
+            },
+        })?;
+        let link = bpf::tcx_attach(program_fd.as_fd(), a.ifindex, hook == TcAttachType::Ingress);
+        let link = link.map_err(|source| AttachError::Attach {
             program,
-            ifname: host_ifname.to_owned(),
+            ifname: a.host_ifname.clone(),
             source,
-        };
-        let mut classifier = open_program(paths, program)?;
-        let link = classifier
-            .attach_with_options(
-                host_ifname,
-                hook,
-                TcAttachOptions::TcxOrder(LinkOrder::default()),
-            )
-            .and_then(|id| classifier.take_link(id))
-            .map_err(|e| error(program_error(e)))?;
-        let link = FdLink::try_from(link).map_err(|e| error(io::Error::other(e)))?;
-        let path = link_path(paths, host_ifname, direction);
+        })?;
+        let path = link_path(paths, &a.host_ifname, direction);
         unpin(&path)?;
         // Killed before the pin, the link goes with our descriptor.
-        link.pin(&path).map_err(|e| AttachError::Pin {
+        bpf::obj_pin(link.as_fd(), &path).map_err(|source| AttachError::Pin {
             what: "pinning the program link",
             path,
-            source: io::Error::other(e),
+            source,
         })?;
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! pinned programs and maps (`attach`, the only module that knows aya).
 
 pub mod attach;
+mod bpf;
 pub mod netlink;
 pub mod netns;
 pub mod wire;

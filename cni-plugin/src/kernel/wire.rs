@@ -14,7 +14,10 @@ use std::{
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage as Message,
     address::{AddressAttribute, AddressHeaderFlags, AddressMessage, AddressScope},
-    link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
+    link::{
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
+        LinkFlags, LinkInfo, LinkMessage,
+    },
     neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState},
     route::{
         RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
@@ -132,9 +135,14 @@ pub fn create(host: &mut Netlink, a: &Attachment, pod: &Netns) -> Result<u32, Wi
     Ok(link.header.index)
 }
 
-/// Writes a setting of an interface in the calling thread's namespace.
+/// Sets an interface's value in the calling thread's namespace, unless it has it: new interfaces
+/// inherit most, and some writes spin for as long as anyone holds the rtnl lock (they try it and
+/// restart the system call).
 fn sysctl(family: &str, ifname: &str, key: &str, value: &str) -> Result<(), WireError> {
     let path = format!("/proc/sys/net/{family}/conf/{ifname}/{key}");
+    if fs::read_to_string(&path).is_ok_and(|now| now.trim_end() == value) {
+        return Ok(());
+    }
     match fs::write(&path, value) {
         // A kernel without IPv6; addresses of it will fail by name.
         Err(e)
@@ -152,15 +160,9 @@ pub fn set_up_host(host: &mut Netlink, a: &Attachment) -> Result<(), WireError> 
     // forwarding is on; and replies may take another way than this interface.
     sysctl("ipv4", &a.host_ifname, "forwarding", "1")?;
     sysctl("ipv4", &a.host_ifname, "rp_filter", "0")?;
-    for (key, value) in [
-        ("forwarding", "1"),
-        ("accept_ra", "0"),
-        ("accept_dad", "0"),
-        // No link-local address: the host side is nobody's neighbour but by permanent entry.
-        ("addr_gen_mode", "1"),
-    ] {
-        sysctl("ipv6", &a.host_ifname, key, value)?;
-    }
+    sysctl("ipv6", &a.host_ifname, "forwarding", "1")?;
+    sysctl("ipv6", &a.host_ifname, "accept_ra", "0")?;
+    no_link_local(host, a)?;
     let alias = LinkAttribute::IfAlias(a.key().alias());
     up(host, a.ifindex, &a.host_ifname, vec![alias])?;
     for ip in &a.ips {
@@ -173,6 +175,24 @@ pub fn set_up_host(host: &mut Netlink, a: &Attachment) -> Result<(), WireError> 
         )?;
     }
     Ok(())
+}
+
+/// The host side gets no link-local address: it is nobody's neighbour but by permanent entry, and
+/// it would only chatter.
+fn no_link_local(host: &mut Netlink, a: &Attachment) -> Result<(), WireError> {
+    let mut m = LinkMessage::default();
+    m.header.index = a.ifindex;
+    m.attributes = vec![LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(
+        vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)],
+    )])];
+    match host.change(Message::SetLink(m), 0) {
+        // A kernel without IPv6.
+        Err(e) if e.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(()),
+        r => at(
+            || format!("switching link-local addresses off on {}", a.host_ifname),
+            r,
+        ),
+    }
 }
 
 /// Pod side: loopback and interface up, addresses, gateway.

@@ -126,7 +126,7 @@ fn wire_up(
     a.ifindex = wire::create(&mut host, &a, pod)?;
     // Programs and entry stand before the pair is up: nothing passes unjudged. The entry is
     // closed until the agent has spoken, or is known not to be there.
-    attach::attach(&locked, paths, &a.host_ifname)?;
+    attach::attach(&locked, paths, &a)?;
     Endpoints::open(paths)?.put_all(&locked, &a)?;
     drop(locked);
     wire::set_up_host(&mut host, &a)?;

@@ -78,3 +78,28 @@ fn adds_and_dels_of_the_same_pods_at_once() -> anyhow::Result<()> {
     }
     node.clean()
 }
+
+/// Figures for people; `cargo xtask bench` gates against baselines in the same run.
+#[test]
+fn one_after_the_other() -> anyhow::Result<()> {
+    let node = Node::new(&["10.244.0.0/24", "fd00:10:244::/64"])?;
+    let (mut adds, mut dels) = (Vec::new(), Vec::new());
+    let pod = node.pod("one")?;
+    // The first tc program of a machine makes the kernel patch itself, for some 20 ms.
+    let other = node.pod("other")?;
+    node.add(&other)?;
+    for _ in 0..40 {
+        let begin = Instant::now();
+        node.add(&pod)?;
+        adds.push(begin.elapsed());
+        let begin = Instant::now();
+        node.del(&pod)?;
+        dels.push(begin.elapsed());
+    }
+    for (what, mut times) in [("ADD", adds), ("DEL", dels)] {
+        times.sort();
+        println!("{what} alone: p50 {:?}, p90 {:?}", times[20], times[36]);
+    }
+    node.del(&other)?;
+    node.clean()
+}
