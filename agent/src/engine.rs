@@ -114,7 +114,7 @@ pub struct Started {
 }
 
 impl Engine {
-    pub fn new(
+    pub fn prepare(
         snapshot: Snapshot,
         planner: Planner,
         writer: Writer,

@@ -126,7 +126,7 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         engine,
         route_plan,
         applied,
-    } = Engine::new(snapshot, planner, writer, metrics.clone());
+    } = Engine::prepare(snapshot, planner, writer, metrics.clone());
     thread::Builder::new()
         .name("engine".into())
         .spawn(move || engine.run())

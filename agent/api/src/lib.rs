@@ -1,8 +1,7 @@
 //! The agent's local gRPC API: `agent.proto` and what is generated from it.
 
 #[expect(
-    clippy::all,
-    clippy::unwrap_used,
+    clippy::allow_attributes_without_reason,
     reason = "generated; its style is the generator's"
 )]
 mod generated {
