@@ -61,8 +61,8 @@ pub const NEEDS: &[Need] = &[
     need("nftables", "nft", "shows that no rule is needed"),
     need(
         "containernetworking-plugins",
-        "/usr/lib/cni/bridge",
-        "baselines of tests and bench",
+        "/usr/lib/cni/loopback",
+        "containerd asks for `loopback`; baselines of bench",
     ),
     need("python3", "/usr/bin/python3", "fetches kubectl"),
     need(

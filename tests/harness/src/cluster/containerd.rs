@@ -92,6 +92,21 @@ fn write(file: &Path, text: &str) -> anyhow::Result<()> {
     fs::write(file, text).with_context(|| format!("writing {}", file.display()))
 }
 
+/// Up to version 2.0 containerd sets a sandbox's loopback up by a plugin of this name.
+pub fn loopback_plugin(node: &Node) -> anyhow::Result<()> {
+    let places = ["/usr/lib/cni/loopback", "/opt/cni/bin/loopback"];
+    let Some(plugin) = places.iter().find(|place| Path::new(place).exists()) else {
+        bail!(
+            "no CNI plugin `loopback` in {}: install containernetworking-plugins \
+             (`cargo xtask setup` does)",
+            places.join(", ")
+        );
+    };
+    let link = node.cni_bin_dir().join("loopback");
+    std::os::unix::fs::symlink(plugin, &link)
+        .with_context(|| format!("linking {} to {plugin}", link.display()))
+}
+
 /// A `ctr` command for the pods' images and containers of a node.
 pub fn ctr(node: &Node) -> Command {
     let mut command = Command::new("ctr");

@@ -235,6 +235,7 @@ impl Cluster {
             ] {
                 create_dir(dir)?;
             }
+            containerd::loopback_plugin(node)?;
             mount::bpffs(&node.bpffs())?;
             for child in ["system", "pods"] {
                 cgroup::create(&format!("{}/{child}", node.cgroup))?;
