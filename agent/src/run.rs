@@ -14,7 +14,11 @@ use kube::{
     Client,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use rhumb_cni::ipam::store::Store;
+use rhumb_cni::{
+    attachments::{Attachments, Repair},
+    ipam::store::Store,
+    node::Paths,
+};
 use rhumb_core::{
     Source,
     planner::Planner,
@@ -99,6 +103,7 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
             bpf_dir: dirs.bpf_dir.clone(),
         })?
     };
+    repair(dirs)?;
     let cgroup = dataplane.attach_cgroup(config.cgroup_root.as_deref())?;
     info!(
         ms = start.elapsed().as_millis() as u64,
@@ -190,6 +195,29 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         _ = int.recv() => {}
     }
     info!("ending; the datapath stays in place");
+    Ok(())
+}
+
+/// Pods that are there while their endpoints are not: the bpf file system was mounted anew.
+fn repair(dirs: &Dirs) -> Result<()> {
+    let attachments = Attachments::open(&Paths {
+        state_dir: dirs.state_dir.clone(),
+        run_dir: dirs.run_dir.clone(),
+        bpf_dir: dirs.bpf_dir.clone(),
+    })
+    .context("opening the plugin's journal")?;
+    match attachments.repair() {
+        Ok(repair) => {
+            if repair != Repair::default() {
+                info!(?repair, "endpoints put in step with the plugin's journal");
+            }
+        }
+        // The pods that stand in the way keep what they have; the others are not to wait for it.
+        Err(error) => warn!(
+            error = format!("{:#}", anyhow::Error::from(error)),
+            "endpoints are not all in step with the plugin's journal"
+        ),
+    }
     Ok(())
 }
 
