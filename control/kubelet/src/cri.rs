@@ -304,11 +304,6 @@ impl Cri {
         within("ExecSync", limit, self.runtime().exec_sync(req)).await
     }
 
-    /// The URL of a streaming exec.
-    pub async fn exec(&self, req: cri::ExecRequest) -> Result<String> {
-        Ok(within("Exec", SHORT, self.runtime().exec(req)).await?.url)
-    }
-
     pub async fn image_status(&self, image: &str) -> Result<Option<cri::Image>> {
         let req = cri::ImageStatusRequest {
             image: Some(image_spec(image)),

@@ -6,6 +6,7 @@
 pub mod cgroups;
 pub mod config;
 pub mod container;
+pub mod containerd;
 pub mod cri;
 pub mod events;
 pub mod hooks;
@@ -86,6 +87,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     for dir in [config.root_dir.join("pods"), config.pod_log_dir.clone()] {
         std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
     }
+    server::exec::remove_leftovers(&config.root_dir);
     let cri = cri::Cri::new(&config.runtime_socket);
     let runtime = wait_for_runtime(&cri, &shutdown).await?;
     let node =

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use tonic::client::Grpc;
-use tonic::codegen::http::uri::PathAndQuery;
 use tracing::{debug, warn};
 
+use crate::containerd;
 use crate::cri::CriError;
 use crate::kubelet::{Kubelet, lock};
 use crate::labels;
@@ -19,22 +18,6 @@ use crate::labels;
 const RELIST: Duration = Duration::from_secs(1);
 /// The runtime's own view follows its events by a moment.
 const SETTLE: [Duration; 2] = [Duration::from_millis(5), Duration::from_millis(60)];
-
-/// `containerd.services.events.v1.SubscribeRequest`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct SubscribeRequest {
-    #[prost(string, repeated, tag = "1")]
-    filters: Vec<String>,
-}
-
-/// `containerd.types.Envelope`, of which only the topic matters here.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Envelope {
-    #[prost(string, tag = "2")]
-    namespace: String,
-    #[prost(string, tag = "3")]
-    topic: String,
-}
 
 /// Runs until shutdown.
 pub async fn run(k: Arc<Kubelet>, shutdown: CancellationToken) {
@@ -118,20 +101,8 @@ async fn events_loop(k: &Kubelet) {
 }
 
 async fn follow_events(k: &Kubelet) -> Result<(), tonic::Status> {
-    let mut client = Grpc::new(k.cri.channel());
-    client
-        .ready()
-        .await
-        .map_err(|e| tonic::Status::unavailable(e.to_string()))?;
-    let request = SubscribeRequest {
-        filters: vec!["namespace==k8s.io,topic==\"/tasks/exit\"".into()],
-    };
-    let codec = tonic_prost::ProstCodec::<SubscribeRequest, Envelope>::default();
-    let path = PathAndQuery::from_static("/containerd.services.events.v1.Events/Subscribe");
-    let mut stream = client
-        .server_streaming(tonic::Request::new(request), path, codec)
-        .await?
-        .into_inner();
+    let filters = vec!["namespace==k8s.io,topic==\"/tasks/exit\"".into()];
+    let mut stream = containerd::subscribe(&k.cri.channel(), filters).await?;
     while stream.message().await?.is_some() {
         for wait in SETTLE {
             tokio::time::sleep(wait).await;

@@ -29,7 +29,7 @@ enum Outcome {
 struct Task {
     id: String,
     view: Arc<Mutex<ProbeView>>,
-    _stop: DropGuard,
+    stop: Option<DropGuard>,
 }
 
 /// The probes of one pod.
@@ -111,11 +111,18 @@ impl ProbeSet {
                 Task {
                     id: r.id.clone(),
                     view,
-                    _stop: token.drop_guard(),
+                    stop: Some(token.drop_guard()),
                 },
             );
         }
         self.tasks.retain(|name, _| keep.contains(name));
+    }
+
+    /// Probes no more; the last results stay.
+    pub fn stop(&mut self) {
+        for t in self.tasks.values_mut() {
+            t.stop = None;
+        }
     }
 
     /// The present results by container id.

@@ -122,6 +122,8 @@ impl Worker {
             Some("Succeeded" | "Failed")
         );
         let mut deadline = Instant::now() + Duration::from_secs(desired.grace() as u64);
+        // A container that is stopped on purpose isn't unhealthy.
+        self.probes.stop();
         let mut run_hook = true;
         let mut snap;
         loop {

@@ -94,6 +94,7 @@ pub struct Worker {
     volumes_at: Instant,
     size_at: Instant,
     sandbox_failures: u32,
+    sandbox_at: Instant,
     pub(crate) messages: BTreeMap<String, String>,
     started: Timestamp,
     pub(crate) verdict: Option<Verdict>,
@@ -130,6 +131,7 @@ impl Worker {
             volumes_at: Instant::now(),
             size_at: Instant::now(),
             sandbox_failures: 0,
+            sandbox_at: Instant::now(),
             messages: BTreeMap::new(),
             started: Timestamp::now(),
             verdict: None,
@@ -202,6 +204,7 @@ impl Worker {
                     self.terminal = true;
                     return self.finish(&pod, snap).await;
                 }
+                Plan::NewSandbox { .. } if Instant::now() < self.sandbox_at => false,
                 Plan::NewSandbox { attempt } => self.new_sandbox(&pod, &snap, attempt).await?,
                 Plan::Containers { kill, start } => {
                     self.containers(&pod, spec, &snap, kill, start).await
@@ -387,6 +390,8 @@ impl Worker {
             }
             Err(why) => {
                 self.sandbox_failures += 1;
+                self.sandbox_at =
+                    Instant::now() + Duration::from_secs(1 << self.sandbox_failures.min(4));
                 self.k.events.pod(
                     pod,
                     None,
@@ -726,7 +731,7 @@ impl Worker {
         for at in self.retry_after.values().filter(|at| **at > now) {
             next = next.min(*at);
         }
-        if self.volumes.is_none() || has_live_volumes(pod) {
+        if has_live_volumes(pod) || (self.volumes.is_none() && self.volumes_at > now) {
             next = next.min(self.volumes_at.max(now + Duration::from_millis(100)));
         }
         let limited = pod
@@ -742,8 +747,7 @@ impl Worker {
             next = next.min(now + Duration::from_secs(left) + Duration::from_millis(50));
         }
         if self.sandbox_failures > 0 {
-            let wait = Duration::from_secs(1 << self.sandbox_failures.min(4));
-            next = next.min(now + wait);
+            next = next.min(self.sandbox_at.max(now));
         }
         next
     }

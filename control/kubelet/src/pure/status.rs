@@ -503,6 +503,12 @@ pub fn pod_status(i: &StatusInputs<'_>) -> PodStatus {
             container_status(i, c, false, has_init, before.as_ref())
         })
         .collect();
+    // A pod that was refused never had containers.
+    let refused = i.verdict.is_some()
+        && i.runtime.containers.is_empty()
+        && old
+            .and_then(|o| o.container_statuses.as_ref())
+            .is_none_or(|l| l.iter().all(|s| s.container_id.is_none()));
     let mut phase = phase(spec, &init, &regular, i.terminal);
     if i.verdict.is_some() {
         phase = "Failed";
@@ -548,8 +554,8 @@ pub fn pod_status(i: &StatusInputs<'_>) -> PodStatus {
             .map(|v| v.message.clone())
             .or_else(|| keep(|o| o.message.clone())),
         conditions: Some(conditions),
-        init_container_statuses: has_init.then_some(init),
-        container_statuses: Some(regular),
+        init_container_statuses: (has_init && !refused).then_some(init),
+        container_statuses: (!refused).then_some(regular),
         host_ip: i.host_ips.first().cloned(),
         host_ips: (!i.host_ips.is_empty()).then(|| {
             i.host_ips

@@ -1,33 +1,46 @@
-//! `/exec`: a WebSocket (`v5` or `v4.channel.k8s.io`) joined to the runtime's exec stream.
+//! `/exec`: a WebSocket (`v5` or `v4.channel.k8s.io`) joined to a process in a container.
 //! <https://github.com/kubernetes/enhancements/tree/master/keps/sig-api-machinery/4006-transition-spdy-to-websockets>
+//!
+//! The process is started by containerd's task service rather than by CRI's Exec: the stream that
+//! containerd 1.6 offers for CRI can't close a process's input without ending the whole exec, and
+//! `… | kubectl exec -i` needs just that.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::{Path as UrlPath, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures::{SinkExt, StreamExt};
 use k8s_cri::v1 as cri;
-use serde_json::json;
-use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::tungstenite::{Message as RuntimeMessage, Utf8Bytes};
-use tracing::debug;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+use tracing::{debug, warn};
 
 use super::logs::text;
+use crate::containerd::{self, Any, ExecProcessRequest, Process};
 use crate::kubelet::Kubelet;
 use crate::labels;
 use crate::pure::env::find_container;
 
 const V5: &str = "v5.channel.k8s.io";
 const V4: &str = "v4.channel.k8s.io";
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
 /// v5: the client closes one of its channels; the next byte is which.
 const CLOSE_CHANNEL: u8 = 255;
-const ERROR_CHANNEL: u8 = 3;
 const PING: Duration = Duration::from_secs(10);
+/// After a process's end its output is read to the end, or until nothing came for so long (a child in
+/// the background may hold it open).
+const DRAIN: Duration = Duration::from_millis(500);
+const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 
 /// What is asked for. API servers say `stdin`, `stdout`, `stderr`, or `input`, `output`, `error`.
 #[derive(Debug, Default, PartialEq)]
@@ -95,7 +108,7 @@ pub(super) async fn spdy() -> Response {
 
 pub(super) async fn serve(
     State(k): State<Arc<Kubelet>>,
-    Path((namespace, name, container)): Path<(String, String, String)>,
+    UrlPath((namespace, name, container)): UrlPath<(String, String, String)>,
     RawQuery(query): RawQuery,
     upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
 ) -> Response {
@@ -145,129 +158,334 @@ pub(super) async fn serve(
         );
     }
     offered.on_upgrade(move |socket| async move {
-        if let Err(why) = join(&k, socket, &id, options).await {
+        if let Err(why) = run(&k, socket, &id, options).await {
             debug!(id, why, "exec ended");
         }
     })
 }
 
-/// A failure as the client's error channel has it.
-fn internal_error(message: &str) -> Vec<u8> {
-    let status = json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "code": 500,
-        "message": format!("Internal error occurred: {message}"),
-        "details": {"causes": [{"message": message}]}});
-    let mut out = vec![ERROR_CHANNEL];
-    out.extend_from_slice(status.to_string().as_bytes());
-    out
+/// The last message of an exec.
+fn outcome(result: Result<u32, String>) -> Value {
+    match result {
+        Ok(0) => json!({"metadata": {}, "status": "Success"}),
+        Ok(code) => json!({"metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
+            "message": format!("command terminated with non-zero exit code: exit status {code}"),
+            "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]}}),
+        Err(why) => {
+            json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "code": 500,
+            "message": format!("Internal error occurred: {why}"),
+            "details": {"causes": [{"message": why}]}})
+        }
+    }
 }
 
-async fn join(k: &Kubelet, mut client: WebSocket, id: &str, o: ExecOptions) -> Result<(), String> {
-    let runtime = match open_runtime(k, id, &o).await {
-        Ok(r) => r,
+fn frame(channel: u8, data: &[u8]) -> Message {
+    let mut out = Vec::with_capacity(data.len() + 1);
+    out.push(channel);
+    out.extend_from_slice(data);
+    Message::Binary(out.into())
+}
+
+/// The end in order: clients take another code for a broken connection.
+fn closing() -> Message {
+    Message::Close(Some(CloseFrame {
+        code: close_code::NORMAL,
+        reason: "".into(),
+    }))
+}
+
+/// The named pipes of one process, gone with it.
+struct Pipes {
+    dir: PathBuf,
+}
+
+impl Drop for Pipes {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl Pipes {
+    fn make(dir: PathBuf, o: &ExecOptions) -> std::io::Result<Self> {
+        std::fs::create_dir_all(&dir)?;
+        let pipes = Pipes { dir };
+        for (name, wanted) in [
+            ("stdin", o.stdin),
+            ("stdout", o.stdout || o.tty),
+            ("stderr", o.stderr),
+        ] {
+            if wanted {
+                nix::unistd::mkfifo(
+                    &pipes.dir.join(name),
+                    nix::sys::stat::Mode::from_bits_truncate(0o600),
+                )?;
+            }
+        }
+        Ok(pipes)
+    }
+
+    /// The path for containerd; empty if there is no such pipe.
+    fn path(&self, name: &str) -> String {
+        let p = self.dir.join(name);
+        if p.exists() {
+            p.to_string_lossy().into_owned()
+        } else {
+            String::new()
+        }
+    }
+
+    /// Opened both ways a pipe never blocks or ends, whoever else has it open.
+    fn hold(&self, name: &str) -> std::io::Result<Option<pipe::Receiver>> {
+        match self.path(name) {
+            p if p.is_empty() => Ok(None),
+            p => pipe::OpenOptions::new()
+                .read_write(true)
+                .open_receiver(p)
+                .map(Some),
+        }
+    }
+
+    fn reader(&self, name: &str) -> std::io::Result<Option<pipe::Receiver>> {
+        match self.path(name) {
+            p if p.is_empty() => Ok(None),
+            p => pipe::OpenOptions::new().open_receiver(p).map(Some),
+        }
+    }
+}
+
+/// A started process with its ends of the pipes.
+struct Started {
+    process: Process,
+    stdin: Option<pipe::Sender>,
+    stdout: Option<pipe::Receiver>,
+    stderr: Option<pipe::Receiver>,
+    _pipes: Pipes,
+}
+
+async fn start(k: &Kubelet, id: &str, o: &ExecOptions) -> Result<Started, String> {
+    let channel = k.cri.channel();
+    let spec = containerd::container_spec(&channel, id)
+        .await
+        .map_err(|s| s.message().to_string())?;
+    let mut process_spec = spec.get("process").cloned().unwrap_or_else(|| json!({}));
+    let cwd_missing = process_spec.get("cwd").is_none();
+    if let Some(map) = process_spec.as_object_mut() {
+        map.insert("args".into(), json!(o.command));
+        map.insert("terminal".into(), json!(o.tty));
+        map.remove("consoleSize");
+        if cwd_missing {
+            map.insert("cwd".into(), json!("/"));
+        }
+        if o.tty
+            && let Some(env) = map.entry("env").or_insert_with(|| json!([])).as_array_mut()
+        {
+            env.push(json!("TERM=xterm"));
+        }
+    }
+    let exec_id = uuid::Uuid::new_v4().simple().to_string();
+    let process = Process {
+        channel,
+        container_id: id.to_string(),
+        exec_id: exec_id.clone(),
+    };
+    let dir = k.config.root_dir.join("exec").join(&exec_id);
+    let io = |e: std::io::Error| format!("making the pipes in {}: {e}", dir.display());
+    let pipes = Pipes::make(dir.clone(), o).map_err(io)?;
+    let held = [
+        pipes.hold("stdin").map_err(io)?,
+        pipes.hold("stdout").map_err(io)?,
+        pipes.hold("stderr").map_err(io)?,
+    ];
+    process
+        .create(ExecProcessRequest {
+            container_id: id.into(),
+            stdin: pipes.path("stdin"),
+            stdout: pipes.path("stdout"),
+            stderr: pipes.path("stderr"),
+            terminal: o.tty,
+            spec: Some(Any {
+                type_url: PROCESS_TYPE.into(),
+                value: serde_json::to_vec(&process_spec).map_err(|e| e.to_string())?,
+            }),
+            exec_id,
+        })
+        .await
+        .map_err(|s| s.message().to_string())?;
+    if let Err(status) = process.start().await {
+        let _ = process.delete().await;
+        return Err(status.message().to_string());
+    }
+    // Now the shim has its ends open, so that ours see the true end.
+    let stdin = match pipes.path("stdin") {
+        p if p.is_empty() => None,
+        // No reader: the process has ended already.
+        p => pipe::OpenOptions::new().open_sender(p).ok(),
+    };
+    let stdout = pipes.reader("stdout").map_err(io)?;
+    let stderr = pipes.reader("stderr").map_err(io)?;
+    drop(held);
+    Ok(Started {
+        process,
+        stdin,
+        stdout,
+        stderr,
+        _pipes: pipes,
+    })
+}
+
+/// Sends what a pipe gives as frames until its end.
+async fn pump(channel: u8, reader: Option<pipe::Receiver>, tx: mpsc::Sender<Message>) {
+    let Some(mut reader) = reader else { return };
+    let mut buffer = vec![0; 32 << 10];
+    while let Ok(n) = reader.read(&mut buffer).await {
+        if n == 0 || tx.send(frame(channel, &buffer[..n])).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Writes what the client sends; the end of the queue is the end of the input.
+async fn feed(process: Process, stdin: Option<pipe::Sender>, mut rx: mpsc::Receiver<Vec<u8>>) {
+    let Some(mut stdin) = stdin else { return };
+    while let Some(data) = rx.recv().await {
+        if stdin.write_all(&data).await.is_err() {
+            // The process doesn't read any more.
+            break;
+        }
+    }
+    drop(stdin);
+    // The shim keeps the pipe open until it is told.
+    if let Err(status) = process.close_stdin().await {
+        debug!(%status, "closing the input of an exec");
+    }
+}
+
+async fn run(k: &Kubelet, client: WebSocket, id: &str, o: ExecOptions) -> Result<(), String> {
+    let (mut to_client, mut from_client) = client.split();
+    let started = match start(k, id, &o).await {
+        Ok(s) => s,
         Err(why) => {
-            let _ = client
-                .send(Message::Binary(internal_error(&why).into()))
-                .await;
-            let _ = client.send(Message::Close(None)).await;
+            let last = frame(ERROR, outcome(Err(why.clone())).to_string().as_bytes());
+            let _ = to_client.send(last).await;
+            let _ = to_client.send(closing()).await;
+            let rest = async { while let Some(Ok(_)) = from_client.next().await {} };
+            let _ = tokio::time::timeout(Duration::from_secs(2), rest).await;
             return Err(why);
         }
     };
-    let (mut to_runtime, mut from_runtime) = runtime.split();
-    let (mut to_client, mut from_client) = client.split();
+    let process = started.process.clone();
+    let (out_tx, mut out_rx) = mpsc::channel::<Message>(16);
+    let stdout = tokio::spawn(pump(STDOUT, started.stdout, out_tx.clone()));
+    let stderr = tokio::spawn(pump(STDERR, started.stderr, out_tx));
+    let (in_tx, in_rx) = mpsc::channel::<Vec<u8>>(16);
+    let input = tokio::spawn(feed(process.clone(), started.stdin, in_rx));
+    let reader_of = process.clone();
+    // By itself, so that input that waits for the process never holds output up.
+    let mut reader = tokio::spawn(async move {
+        let mut in_tx = Some(in_tx);
+        while let Some(Ok(message)) = from_client.next().await {
+            match message {
+                Message::Binary(data) => receive(&reader_of, &data, &mut in_tx).await,
+                Message::Close(_) => return,
+                _ => {}
+            }
+        }
+    });
+    let wait = process.wait();
+    tokio::pin!(wait);
     let mut ping = tokio::time::interval(PING);
     ping.reset();
+    let mut exit: Option<Result<u32, String>> = None;
+    let mut left = false;
     loop {
         tokio::select! {
-            message = from_runtime.next() => match message {
-                Some(Ok(RuntimeMessage::Binary(data))) => {
-                    // containerd opens every channel with an empty frame; so do Kubernetes' servers.
-                    let last = data.first() == Some(&ERROR_CHANNEL) && data.len() > 1;
-                    to_client.send(Message::Binary(data)).await.map_err(|e| e.to_string())?;
-                    if last {
-                        break;
-                    }
-                }
-                Some(Ok(RuntimeMessage::Text(data))) => {
-                    to_client.send(Message::Text(data.as_str().into())).await.map_err(|e| e.to_string())?;
-                }
-                Some(Ok(RuntimeMessage::Close(_))) | None => break,
-                Some(Ok(_)) => {}
-                Some(Err(e)) => {
-                    let _ = to_client.send(Message::Binary(internal_error(&e.to_string()).into())).await;
+            biased;
+            message = out_rx.recv() => match message {
+                Some(m) => if to_client.send(m).await.is_err() {
+                    left = true;
+                    break;
+                },
+                // All output is read.
+                None if exit.is_some() => break,
+                None => {
+                    exit = Some((&mut wait).await.map_err(|s| s.message().to_string()));
                     break;
                 }
             },
-            message = from_client.next() => match message {
-                Some(Ok(Message::Binary(data))) => {
-                    if data.first() == Some(&CLOSE_CHANNEL) {
-                        continue;
-                    }
-                    to_runtime.send(RuntimeMessage::Binary(data)).await.map_err(|e| e.to_string())?;
-                }
-                Some(Ok(Message::Text(data))) => {
-                    let data = Utf8Bytes::from(data.as_str());
-                    to_runtime.send(RuntimeMessage::Text(data)).await.map_err(|e| e.to_string())?;
-                }
-                Some(Ok(Message::Close(_))) | None => {
-                    // The runtime then closes the process's input.
-                    let _ = to_runtime.send(RuntimeMessage::Close(None)).await;
-                    return Ok(());
-                }
-                Some(Ok(_)) => {}
-                Some(Err(e)) => return Err(e.to_string()),
-            },
-            _ = ping.tick() => {
-                to_client.send(Message::Ping(Default::default())).await.map_err(|e| e.to_string())?;
+            result = &mut wait, if exit.is_none() => {
+                exit = Some(result.map_err(|s| s.message().to_string()));
             }
+            _ = &mut reader, if exit.is_none() => {
+                left = true;
+                break;
+            }
+            _ = ping.tick() => if to_client.send(Message::Ping(Default::default())).await.is_err() {
+                left = true;
+                break;
+            },
+            () = tokio::time::sleep(DRAIN), if exit.is_some() => break,
         }
     }
-    let close = CloseFrame {
-        code: axum::extract::ws::close_code::NORMAL,
-        reason: "".into(),
-    };
-    let _ = to_client.send(Message::Close(Some(close))).await;
-    // The client's close ends the connection in order.
-    let _ = tokio::time::timeout(Duration::from_secs(2), async {
-        while let Some(Ok(_)) = from_client.next().await {}
-    })
-    .await;
+    if left {
+        // Nobody is there to see it end.
+        if let Err(status) = process.kill().await {
+            debug!(%status, "killing the process of an exec whose client left");
+        }
+        let _ = tokio::time::timeout(Duration::from_secs(10), &mut wait).await;
+    } else {
+        let result = exit.unwrap_or_else(|| Err("the exit status is not known".into()));
+        let _ = to_client
+            .send(frame(ERROR, outcome(result).to_string().as_bytes()))
+            .await;
+        let _ = to_client.send(closing()).await;
+        // The client's close ends the connection in order.
+        if !reader.is_finished() {
+            let _ = tokio::time::timeout(Duration::from_secs(2), &mut reader).await;
+        }
+    }
+    stdout.abort();
+    stderr.abort();
+    input.abort();
+    reader.abort();
+    if let Err(status) = process.delete().await {
+        warn!(%status, id, "removing the process of an exec");
+    }
     Ok(())
 }
 
-type RuntimeSocket = tokio_tungstenite::WebSocketStream<TcpStream>;
+/// One message of the client.
+async fn receive(process: &Process, data: &[u8], input: &mut Option<mpsc::Sender<Vec<u8>>>) {
+    let Some((channel, rest)) = data.split_first() else {
+        return;
+    };
+    match *channel {
+        // A full queue waits here: that is the flow control.
+        STDIN if !rest.is_empty() => {
+            if let Some(tx) = input {
+                let _ = tx.send(rest.to_vec()).await;
+            }
+        }
+        CLOSE_CHANNEL if rest.first() == Some(&STDIN) => *input = None,
+        RESIZE => {
+            let size: Value = serde_json::from_slice(rest).unwrap_or(Value::Null);
+            let side = |k: &str| {
+                size.get(k)
+                    .and_then(Value::as_u64)
+                    .and_then(|v| u32::try_from(v).ok())
+            };
+            if let (Some(w), Some(h)) = (side("Width"), side("Height"))
+                && let Err(status) = process.resize(w, h).await
+            {
+                debug!(%status, "resizing a terminal");
+            }
+        }
+        _ => {}
+    }
+}
 
-/// Starts the exec and connects to the stream that the runtime offers.
-async fn open_runtime(k: &Kubelet, id: &str, o: &ExecOptions) -> Result<RuntimeSocket, String> {
-    let url = k
-        .cri
-        .exec(cri::ExecRequest {
-            container_id: id.into(),
-            cmd: o.command.clone(),
-            tty: o.tty,
-            stdin: o.stdin,
-            stdout: o.stdout,
-            stderr: o.stderr,
-        })
-        .await
-        .map_err(|e| e.to_string())?;
-    let at = url
-        .strip_prefix("http://")
-        .ok_or_else(|| format!("the runtime streams at {url:?}, which isn't http"))?;
-    let authority = at.split('/').next().unwrap_or("");
-    let mut request = format!("ws://{at}")
-        .into_client_request()
-        .map_err(|e| format!("{url}: {e}"))?;
-    request
-        .headers_mut()
-        .insert("Sec-WebSocket-Protocol", HeaderValue::from_static(V4));
-    let stream = TcpStream::connect(authority)
-        .await
-        .map_err(|e| format!("connecting to the runtime's stream {authority}: {e}"))?;
-    let _ = stream.set_nodelay(true);
-    let (socket, _) = tokio_tungstenite::client_async(request, stream)
-        .await
-        .map_err(|e| format!("the runtime's stream at {authority}: {e}"))?;
-    Ok(socket)
+/// Removes pipes that a killed kubelet left.
+pub fn remove_leftovers(root_dir: &Path) {
+    let _ = std::fs::remove_dir_all(root_dir.join("exec"));
 }
 
 #[cfg(test)]
@@ -287,5 +505,14 @@ mod tests {
         );
         assert!(options("command=%zz&stdout=1").is_err());
         assert!(!options("command=x&stdout=1&stderr=1&tty=1").unwrap().stderr);
+    }
+
+    #[test]
+    fn outcomes() {
+        assert_eq!(outcome(Ok(0))["status"], "Success");
+        let failed = outcome(Ok(3));
+        assert_eq!(failed["reason"], "NonZeroExitCode");
+        assert_eq!(failed["details"]["causes"][0]["message"], "3");
+        assert_eq!(outcome(Err("x".into()))["code"], 500);
     }
 }
