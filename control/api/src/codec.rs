@@ -10,7 +10,7 @@ use serde_json::{Map, Number, Value, json};
 use crate::registry::Kind;
 use crate::schema::{StructId, Type, types};
 use crate::status::{ApiError, Result};
-use crate::{quantity, time};
+use crate::{protobuf, quantity, time};
 
 /// `fieldValidation`; Kubernetes' default is `Warn`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,7 +56,17 @@ pub fn parse(media_type: &str, body: &[u8]) -> Result<Parsed> {
     match media_type.split(';').next().unwrap_or("").trim() {
         "" | "application/json" | "*/*" => parse_json(body),
         "application/yaml" | "application/x-yaml" | "text/yaml" => parse_yaml(body),
-        _ => Err(ApiError::unsupported_media_type(&[JSON, YAML])),
+        protobuf::MEDIA_TYPE => protobuf::decode(body)
+            .map(|value| Parsed {
+                value,
+                duplicates: Vec::new(),
+            })
+            .map_err(|e| ApiError::bad_request(format!("couldn't decode the protobuf body: {e}"))),
+        _ => Err(ApiError::unsupported_media_type(&[
+            JSON,
+            YAML,
+            protobuf::MEDIA_TYPE,
+        ])),
     }
 }
 

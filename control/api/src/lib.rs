@@ -23,6 +23,7 @@ pub mod openapi;
 pub mod patch;
 pub mod pod;
 pub mod pod_status;
+pub mod protobuf;
 pub mod quantity;
 pub mod registry;
 #[cfg(test)]

@@ -179,6 +179,18 @@ static ROWS: &[Row] = &[
     by("api.core.v1.PodStatus", "hostIPs", "ip", &["ip"]),
     by("api.core.v1.PodStatus", "podIPs", "ip", &["ip"]),
     by_retaining("api.core.v1.PodStatus", "resourceClaimStatuses", "name"),
+    by(
+        "api.core.v1.ContainerStatus",
+        "volumeMounts",
+        "mountPath",
+        &["mountPath"],
+    ),
+    by(
+        "api.core.v1.ContainerStatus",
+        "allocatedResourcesStatus",
+        "name",
+        NAME,
+    ),
     atomic("api.core.v1.PodStatus", "containerStatuses"),
     atomic("api.core.v1.PodStatus", "initContainerStatuses"),
     by(

@@ -354,8 +354,7 @@ impl FieldSelector {
                 || kind.fields.iter().any(|(label, _, _)| *label == field);
             if !known {
                 return Err(ApiError::bad_request(format!(
-                    "Unable to find {:?} that match label selector \"\", field selector {text:?}: field label not supported: {field}",
-                    format!("{}, Resource={}", kind.api_version(), kind.plural),
+                    "field label not supported: {field}"
                 )));
             }
             if !value.is_empty() || !equal || !field.is_empty() {
