@@ -2,6 +2,27 @@
 
 use kube::Error;
 
+/// The server's own words, without the whole Status that `kube::Error` prints around them.
+pub fn message(error: &Error) -> String {
+    match error {
+        Error::Api(status) if !status.message.is_empty() => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// An error with its causes on one line, each said once.
+pub fn chain(error: &anyhow::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        if let Some(error) = cause.downcast_ref::<Error>() {
+            parts.push(message(error));
+            break;
+        }
+        parts.push(cause.to_string());
+    }
+    parts.join(": ")
+}
+
 fn reason_is(error: &Error, code: u16, reason: &str) -> bool {
     matches!(error, Error::Api(status) if status.code == code && (status.reason.is_empty() || status.reason == reason))
 }

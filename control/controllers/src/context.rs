@@ -160,9 +160,9 @@ pub async fn run_queue<T, F, Fut>(
                             .filter_map(|e| e.downcast_ref::<kube::Error>())
                             .any(|e| is_conflict(e) || is_not_found(e));
                         if transient {
-                            debug!(what, key = %name, error = format!("{error:#}"), "changed meanwhile, trying again");
+                            debug!(what, key = %name, error = rhumb_client::error::chain(&error), "changed meanwhile, trying again");
                         } else {
-                            warn!(what, key = %name, error = format!("{error:#}"), "reconcile failed, trying again");
+                            warn!(what, key = %name, error = rhumb_client::error::chain(&error), "reconcile failed, trying again");
                         }
                         Outcome::Retry
                     }

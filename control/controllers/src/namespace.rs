@@ -224,7 +224,11 @@ impl NamespaceController {
         for kind in kinds {
             match self.empty_of(namespace, kind).await {
                 Ok(left) => remaining.add(kind, &left),
-                Err(error) => remaining.failures.push(format!("{}: {error}", kind.name())),
+                Err(error) => remaining.failures.push(format!(
+                    "{}: {}",
+                    kind.name(),
+                    rhumb_client::error::message(&error)
+                )),
             }
         }
         remaining

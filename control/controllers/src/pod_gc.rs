@@ -132,7 +132,11 @@ impl PodGc {
             Ok(None) => {}
             Ok(Some(_)) => return,
             Err(error) => {
-                warn!(node = name, %error, "can't tell whether the node is gone, its pods stay for now");
+                warn!(
+                    node = name,
+                    error = rhumb_client::error::message(&error),
+                    "can't tell whether the node is gone, its pods stay for now"
+                );
                 return;
             }
         }
@@ -161,7 +165,7 @@ impl PodGc {
                 .await
                 && !is_not_found(&error)
             {
-                warn!(pod = %key, %error, "can't mark the pod as failed, trying again later");
+                warn!(pod = %key, error = rhumb_client::error::message(&error), "can't mark the pod as failed, trying again later");
                 return;
             }
             self.recorder.record(
@@ -181,7 +185,7 @@ impl PodGc {
             Ok(_) => info!(pod = %key, why, "pod removed"),
             Err(error) if is_not_found(&error) || is_conflict(&error) => {}
             Err(error) => {
-                warn!(pod = %key, why, %error, "can't remove the pod, trying again later")
+                warn!(pod = %key, why, error = rhumb_client::error::message(&error), "can't remove the pod, trying again later")
             }
         }
     }

@@ -410,14 +410,17 @@ impl Shell {
                 if is_not_found(&error) || is_conflict(&error) {
                     // Deleted, replaced or bound by someone else meanwhile: the watch tells, and if it
                     // doesn't, the pod is tried again.
-                    debug!(pod = %pod.key, %error, "binding refused");
+                    debug!(pod = %pod.key, error = rhumb_client::error::message(&error), "binding refused");
                 } else {
-                    warn!(pod = %pod.key, node, %error, "binding failed, trying again");
+                    warn!(pod = %pod.key, node, error = rhumb_client::error::message(&error), "binding failed, trying again");
                     self.recorder.record_ref(
                         reference(&pod),
                         EventKind::Warning,
                         "FailedScheduling",
-                        format!("binding to {node} failed: {error}"),
+                        format!(
+                            "binding to {node} failed: {}",
+                            rhumb_client::error::message(&error)
+                        ),
                     );
                 }
                 let now = Instant::now();
@@ -486,7 +489,7 @@ async fn note_unschedulable(client: Client, pod: Arc<PodInfo>, message: String) 
         && !is_not_found(&error)
         && !is_conflict(&error)
     {
-        debug!(pod = %pod.key, %error, "condition PodScheduled not written");
+        debug!(pod = %pod.key, error = rhumb_client::error::message(&error), "condition PodScheduled not written");
     }
     Written::Noted
 }

@@ -227,7 +227,10 @@ impl DeploymentController {
                     return Ok(None);
                 }
                 Err(error) => {
-                    let message = format!("Failed to create new replica set {name:?}: {error}");
+                    let message = format!(
+                        "Failed to create new replica set {name:?}: {}",
+                        rhumb_client::error::message(&error)
+                    );
                     if conditions::deadline(d).is_some() {
                         let mut status = d.status.clone().unwrap_or_default();
                         let condition = conditions::condition(

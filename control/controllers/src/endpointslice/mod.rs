@@ -208,7 +208,10 @@ impl EndpointSliceController {
                 service.as_ref(),
                 EventKind::Warning,
                 "FailedToUpdateEndpointSlices",
-                format!("Error updating Endpoint Slices for Service {key}: {error:#}"),
+                format!(
+                    "Error updating Endpoint Slices for Service {key}: {}",
+                    rhumb_client::error::chain(error)
+                ),
             );
         }
         result.map(|()| None)

@@ -179,7 +179,7 @@ impl ReplicaSetController {
             terminating,
             failure
                 .as_ref()
-                .map(|(reason, error)| (*reason, error.to_string())),
+                .map(|(reason, error)| (*reason, rhumb_client::error::message(error))),
             now,
         );
         self.write_status(&rs, key, status).await?;
@@ -296,7 +296,7 @@ impl ReplicaSetController {
                     rs,
                     EventKind::Warning,
                     "FailedCreate",
-                    format!("Error creating: {error}"),
+                    format!("Error creating: {}", rhumb_client::error::message(&error)),
                 );
                 return Some(error);
             }
@@ -345,7 +345,7 @@ impl ReplicaSetController {
                         rs,
                         EventKind::Warning,
                         "FailedDelete",
-                        format!("Error deleting: {error}"),
+                        format!("Error deleting: {}", rhumb_client::error::message(&error)),
                     );
                     failed = Some(error);
                 }
