@@ -9,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kube::Client;
 use rhumb_cni::agent::{Op, Request, Response};
 use rhumb_core::model::{LocalEndpoint, ObjectName};
 use tokio::{
@@ -23,7 +22,7 @@ use tracing::{debug, warn};
 use crate::{
     engine::{Command, Handle, Shared, knows_pod},
     metrics::Metrics,
-    watch,
+    watch::PodApi,
 };
 
 /// Longest request line.
@@ -38,7 +37,7 @@ const GIVE_UP: Duration = Duration::from_millis(4500);
 pub struct Server {
     pub engine: Handle,
     pub world: Shared,
-    pub client: Client,
+    pub api: PodApi,
     pub metrics: Arc<Metrics>,
 }
 
@@ -172,7 +171,7 @@ impl Server {
     }
 
     async fn ask(&self, pod: &ObjectName) -> Result<(), String> {
-        match timeout(Duration::from_secs(3), watch::get_pod(&self.client, pod)).await {
+        match timeout(Duration::from_secs(3), self.api.get(pod)).await {
             Ok(Ok(Some(change))) => {
                 self.engine.send(Command::Changes(vec![change]));
                 Ok(())

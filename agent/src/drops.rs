@@ -2,19 +2,18 @@
 //! rule or policies behind it.
 
 use std::{
-    os::fd::AsRawFd,
     sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
-use aya::maps::{MapData, RingBuf};
 use rhumb_common::event::{Event, Reason, hook};
 use rhumb_core::model::protocol;
 use tokio::sync::broadcast;
 use tracing::{info, warn};
 
 use crate::{
+    dataplane::bpf::Events,
     engine::Shared,
     metrics::{Metrics, PolicyDrop},
 };
@@ -84,7 +83,7 @@ pub fn resolve(event: &Event, world: &Shared) -> Drop {
 
 /// Reads the ring buffer on a thread of its own.
 pub fn start(
-    ring: RingBuf<MapData>,
+    ring: Events,
     world: Shared,
     metrics: Arc<Metrics>,
     subscribers: broadcast::Sender<Arc<Drop>>,
@@ -96,7 +95,7 @@ pub fn start(
 }
 
 fn read(
-    mut ring: RingBuf<MapData>,
+    mut ring: Events,
     world: &Shared,
     metrics: &Metrics,
     subscribers: &broadcast::Sender<Arc<Drop>>,
@@ -104,26 +103,14 @@ fn read(
     let mut second = Instant::now();
     let (mut logged, mut left_out) = (0u32, 0u64);
     loop {
-        let mut poll = libc::pollfd {
-            fd: ring.as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        // SAFETY: one valid pollfd.
-        unsafe { libc::poll(&mut poll, 1, 1000) };
+        ring.wait(Duration::from_secs(1));
         if second.elapsed() >= Duration::from_secs(1) {
             if left_out > 0 {
                 warn!(count = left_out, "further drops are not logged one by one");
             }
             (second, logged, left_out) = (Instant::now(), 0, 0);
         }
-        while let Some(item) = ring.next() {
-            if item.len() < size_of::<Event>() {
-                continue;
-            }
-            // SAFETY: at least as long as an Event, for which every bit pattern is valid.
-            let event: Event = unsafe { std::ptr::read_unaligned(item.as_ptr().cast()) };
-            std::mem::drop(item);
+        while let Some(event) = ring.next() {
             metrics.events.inc();
             let d = resolve(&event, world);
             if !d.by.is_empty() {

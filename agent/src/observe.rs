@@ -11,7 +11,6 @@ use axum::{
     routing::{get, put},
 };
 use prometheus_client::registry::Registry;
-use rhumb_common::event::Reason;
 use rhumb_core::dump;
 use tokio::net::TcpListener;
 
@@ -19,7 +18,6 @@ use crate::{
     dataplane::bpf::{self, Maps},
     engine::Shared,
     metrics::Metrics,
-    writer::read_tables,
 };
 
 /// Changes the log filter of the running process.
@@ -72,7 +70,7 @@ impl Observer {
             "counters" => return counters(&maps),
             _ => {}
         }
-        let tables = read_tables(&maps)?;
+        let tables = maps.read()?;
         // Held for as long as the ids are needed only; the tables were read before.
         let world = self.world.read();
         let ids = world.planner.ids();
@@ -121,24 +119,9 @@ fn endpoints(maps: &Maps) -> Result<String, bpf::Error> {
     Ok(lines.concat())
 }
 
-/// Packets and bytes by reason, summed over the CPUs.
-pub fn read_counters(maps: &Maps) -> Result<Vec<(Reason, u64, u64)>, bpf::Error> {
-    let cpus = aya::util::nr_cpus().unwrap_or(1);
-    Reason::ALL
-        .iter()
-        .map(|reason| {
-            let values = maps.counters.get_percpu(*reason as u32, cpus)?;
-            Ok((
-                *reason,
-                values.iter().map(|c| c.packets).sum(),
-                values.iter().map(|c| c.bytes).sum(),
-            ))
-        })
-        .collect()
-}
-
 fn counters(maps: &Maps) -> Result<String, bpf::Error> {
-    Ok(read_counters(maps)?
+    Ok(maps
+        .read_counters()?
         .into_iter()
         .map(|(reason, packets, bytes)| {
             format!("{} {packets} packets {bytes} bytes\n", reason.text())
@@ -207,7 +190,7 @@ async fn metrics(State(o): State<Observer>) -> Response {
             let _ = write!(text, "# TYPE rhumb_{name} gauge\nrhumb_{name} {value}\n");
         }
     }
-    match Maps::open(&o.bpf_dir).and_then(|m| read_counters(&m)) {
+    match Maps::open(&o.bpf_dir).and_then(|m| m.read_counters()) {
         Ok(counters) => {
             text.push_str("# TYPE rhumb_packets counter\n");
             for (reason, packets, _) in &counters {

@@ -144,7 +144,7 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     let server = cni_socket::Server {
         engine: handle.clone(),
         world: world.clone(),
-        client: client.clone(),
+        api: watches::PodApi::new(client),
         metrics: metrics.clone(),
     };
     tokio::spawn(server.serve(listener));

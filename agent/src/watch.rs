@@ -209,17 +209,25 @@ fn value(object: DynamicObject) -> Value {
     }
 }
 
-/// Asks for one pod directly; `Ok(None)` if there is none.
-pub async fn get_pod(client: &Client, pod: &ObjectName) -> Result<Option<Change>, kube::Error> {
-    let api: Api<DynamicObject> = Api::namespaced_with(
-        client.clone(),
-        &pod.namespace,
-        &resource("", "v1", "Pod", "pods"),
-    );
-    let Some(object) = api.get_opt(&pod.name).await? else {
-        return Ok(None);
-    };
-    Ok(object::pod(&value(object))
-        .ok()
-        .map(|c| Change::Adopt(c.object)))
+/// Asks for single pods.
+#[derive(Clone)]
+pub struct PodApi(Client);
+
+impl PodApi {
+    pub fn new(client: Client) -> PodApi {
+        PodApi(client)
+    }
+
+    /// `Ok(None)` if there is no such pod.
+    pub async fn get(&self, pod: &ObjectName) -> Result<Option<Change>, kube::Error> {
+        let resource = resource("", "v1", "Pod", "pods");
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.0.clone(), &pod.namespace, &resource);
+        let Some(object) = api.get_opt(&pod.name).await? else {
+            return Ok(None);
+        };
+        Ok(object::pod(&value(object))
+            .ok()
+            .map(|c| Change::Adopt(c.object)))
+    }
 }

@@ -5,20 +5,19 @@
 //! on the way. Maps of another ABI are refused.
 
 mod error;
+mod events;
 mod programs;
 mod require;
+mod steps;
 mod sys;
 mod table;
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
-use aya::{
-    Ebpf, EbpfLoader, VerifierLogLevel,
-    maps::{Map, MapData, RingBuf, lpm_trie::Key},
-};
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel, maps::lpm_trie::Key};
 use rhumb_common::{
     ABI_VERSION,
     addr::Ip,
@@ -28,7 +27,7 @@ use rhumb_common::{
     },
 };
 
-pub use self::{error::Error, table::Table};
+pub use self::{error::Error, events::Events, table::Table};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/rhumb.bpf.o"));
 
@@ -159,14 +158,10 @@ impl Dataplane {
 
     /// Reads, changes and writes the only entry of CONFIG.
     pub fn configure(&self, change: impl FnOnce(&mut Config)) -> Result<Config, Error> {
-        let mut config = self.maps.config.get(&0)?.unwrap_or_default();
-        let before = config;
-        change(&mut config);
-        config.abi = ABI_VERSION;
-        if config != before {
-            self.maps.config.put(&0, &config)?;
-        }
-        Ok(config)
+        self.maps.change_config(|c| {
+            change(c);
+            c.abi = ABI_VERSION;
+        })
     }
 
     /// Names of the programs with the number of instructions that the verifier walked.
@@ -181,14 +176,8 @@ impl Dataplane {
     }
 
     /// The ring buffer of drops; one reader.
-    pub fn events(&self) -> Result<RingBuf<MapData>, Error> {
-        let path = self.bpf_dir.join("maps").join(name::EVENTS);
-        MapData::from_pin(&path)
-            .and_then(|m| RingBuf::try_from(Map::RingBuf(m)))
-            .map_err(|e| Error::OpenPin {
-                path,
-                source: io::Error::other(e),
-            })
+    pub fn events(&self) -> Result<Events, Error> {
+        Events::open(&self.bpf_dir.join("maps").join(name::EVENTS))
     }
 }
 
