@@ -8,9 +8,10 @@
 
 mod ring1 {
     mod cgroup;
-    pub mod kernel;
+    mod lab;
     mod policy;
     mod sockets;
+    mod table;
     mod verifier;
     pub mod wire;
 }

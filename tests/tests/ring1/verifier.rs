@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use anyhow::{Context, Result, ensure};
 use rhumb_common::maps::name;
 
-use super::kernel::{PROGRAMS, Programs};
+use rhumb_tests::kernel::{PROGRAMS, Programs};
 
 /// Name, verified instructions, stack bytes: what is used now and some 30 % more (the kernel's own
 /// limits are 1 000 000 and 512). Instructions are what loading costs at an agent's start.

@@ -14,7 +14,7 @@ use rhumb_common::maps::{
 };
 use rhumb_harness::{Netns, Run, link};
 
-use super::kernel::Programs;
+use rhumb_tests::kernel::Programs;
 
 pub const POD_A: [&str; 2] = ["10.201.1.10", "fd00:201:1::a"];
 pub const POD_B: [&str; 2] = ["10.201.1.11", "fd00:201:1::b"];

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray, RingBuf};
 use aya::programs::{
     CgroupSockAddr, ProgramError, ProgramInfo, SchedClassifier, TestRun, TestRunOptions,
 };
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use rhumb_common::addr::Ip;
-use rhumb_common::event::Reason;
+use rhumb_common::event::{Event, Reason};
 use rhumb_common::flow::{Flow, FlowKey};
 use rhumb_common::logic::host::{HostTables, Lpm};
 use rhumb_common::maps::{Config, Counter, PolicyKey, name};
@@ -160,6 +160,19 @@ impl Programs {
         let map: PerCpuArray<_, Counter> = PerCpuArray::try_from(map).expect("COUNTERS per CPU");
         let values = map.get(&(reason as u32), 0).expect("read COUNTERS");
         values.iter().map(|c| c.packets).sum()
+    }
+
+    /// The events since the last time.
+    pub fn events(&mut self) -> Vec<Event> {
+        let map = self.ebpf.map_mut(name::EVENTS).expect("EVENTS");
+        let mut ring = RingBuf::try_from(map).expect("EVENTS is a ring buffer");
+        let mut events = Vec::new();
+        while let Some(item) = ring.next() {
+            assert_eq!(item.len(), size_of::<Event>());
+            // SAFETY: the size is right, and any bits are a valid Event.
+            events.push(unsafe { item.as_ptr().cast::<Event>().read_unaligned() });
+        }
+        events
     }
 
     /// BPF_PROG_TEST_RUN; the frame comes back as the program left it.
