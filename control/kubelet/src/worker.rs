@@ -92,6 +92,7 @@ pub struct Worker {
     tokens: TokenCache,
     volumes: Option<Mounted>,
     volumes_at: Instant,
+    volume_failures: u32,
     size_at: Instant,
     sandbox_failures: u32,
     sandbox_at: Instant,
@@ -129,6 +130,7 @@ impl Worker {
             tokens: TokenCache::default(),
             volumes: None,
             volumes_at: Instant::now(),
+            volume_failures: 0,
             size_at: Instant::now(),
             sandbox_failures: 0,
             sandbox_at: Instant::now(),
@@ -366,6 +368,7 @@ impl Worker {
         match set_up {
             Ok(mounted) => {
                 self.volumes = Some(mounted);
+                self.volume_failures = 0;
                 self.volumes_at = Instant::now() + VOLUME_REFRESH;
             }
             Err(error) => {
@@ -373,7 +376,7 @@ impl Worker {
                     .events
                     .pod(pod, None, WARNING, "FailedMount", error.to_string());
                 self.volumes = None;
-                self.volumes_at = Instant::now() + RETRY;
+                self.volumes_at = Instant::now() + self.mount_retry();
             }
         }
         match created {
@@ -606,6 +609,7 @@ impl Worker {
         match volumes::set_up(&self.k, pod, &mut self.tokens).await {
             Ok(mounted) => {
                 self.volumes = Some(mounted);
+                self.volume_failures = 0;
                 self.volumes_at = Instant::now() + VOLUME_REFRESH;
                 true
             }
@@ -613,16 +617,26 @@ impl Worker {
                 self.k
                     .events
                     .pod(pod, None, WARNING, "FailedMount", error.to_string());
-                self.volumes_at = Instant::now() + RETRY;
+                self.volumes_at = Instant::now() + self.mount_retry();
                 false
             }
         }
+    }
+
+    /// From half a second, doubling to ten.
+    fn mount_retry(&mut self) -> Duration {
+        self.volume_failures += 1;
+        Duration::from_millis(250 << self.volume_failures.min(6)).min(Duration::from_secs(10))
     }
 
     /// Brings configMap, secret, downward and token volumes up to date.
     async fn refresh_volumes(&mut self, pod: &Arc<Pod>) {
         let live = has_live_volumes(pod);
         if !live || Instant::now() < self.volumes_at {
+            return;
+        }
+        if self.volumes.is_none() && self.volume_failures > 0 {
+            self.ready_volumes(pod).await;
             return;
         }
         // A failure leaves the old content, and is reported.

@@ -119,37 +119,6 @@ pub(super) async fn serve(
         Ok(o) => o,
         Err(why) => return text(StatusCode::BAD_REQUEST, why),
     };
-    let Some(pod) = k.find_pod(&namespace, &name) else {
-        return text(
-            StatusCode::NOT_FOUND,
-            format!("pod {name:?} does not exist on this node"),
-        );
-    };
-    if find_container(&pod, &container).is_none() {
-        return text(
-            StatusCode::NOT_FOUND,
-            format!("container {container:?} is not part of pod {name:?}"),
-        );
-    }
-    let uid = pod.metadata.uid.as_deref().unwrap_or("");
-    let list = match k.cri.list_containers(Some(uid)).await {
-        Ok(l) => l,
-        Err(e) => return text(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()),
-    };
-    let running = cri::ContainerState::ContainerRunning as i32;
-    let target = list.iter().find(|c| {
-        c.state == running
-            && c.labels
-                .get(labels::CONTAINER_NAME)
-                .is_some_and(|n| *n == container)
-    });
-    let Some(target) = target else {
-        return text(
-            StatusCode::BAD_REQUEST,
-            format!("container {container:?} in pod {name:?} is not running"),
-        );
-    };
-    let id = target.id.clone();
     let offered = upgrade.protocols([V5, V4]);
     if offered.selected_protocol().is_none() {
         return text(
@@ -157,11 +126,66 @@ pub(super) async fn serve(
             format!("offer the WebSocket protocol {V5} or {V4}"),
         );
     }
+    // Refusals come over the WebSocket too: a client that is refused the upgrade tries SPDY, and then
+    // shows only that this failed.
     offered.on_upgrade(move |socket| async move {
-        if let Err(why) = run(&k, socket, &id, options).await {
-            debug!(id, why, "exec ended");
+        let ended = match target(&k, &namespace, &name, &container).await {
+            Ok(id) => run(&k, socket, &id, options).await,
+            Err(why) => {
+                refuse(socket, &why).await;
+                Err(why)
+            }
+        };
+        if let Err(why) = ended {
+            debug!(pod = name, container, why, "exec ended");
         }
     })
+}
+
+/// The id of the running container that is meant.
+async fn target(
+    k: &Kubelet,
+    namespace: &str,
+    name: &str,
+    container: &str,
+) -> Result<String, String> {
+    let pod = k
+        .find_pod(namespace, name)
+        .ok_or_else(|| format!("pod {name:?} does not exist on this node"))?;
+    if find_container(&pod, container).is_none() {
+        return Err(format!(
+            "container {container:?} is not part of pod {name:?}"
+        ));
+    }
+    let list = k
+        .cri
+        .list_containers(Some(pod.metadata.uid.as_deref().unwrap_or("")))
+        .await
+        .map_err(|e| e.to_string())?;
+    let running = cri::ContainerState::ContainerRunning as i32;
+    list.into_iter()
+        .find(|c| {
+            c.state == running
+                && c.labels
+                    .get(labels::CONTAINER_NAME)
+                    .is_some_and(|n| n == container)
+        })
+        .map(|c| c.id)
+        .ok_or_else(|| format!("container {container:?} in pod {name:?} is not running"))
+}
+
+/// Ends an exec that did not begin.
+async fn refuse(client: WebSocket, why: &str) {
+    let (mut to_client, mut from_client) = client.split();
+    let _ = to_client
+        .send(frame(
+            ERROR,
+            outcome(Err(why.to_string())).to_string().as_bytes(),
+        ))
+        .await;
+    let _ = to_client.send(closing()).await;
+    let rest = async { while let Some(Ok(_)) = from_client.next().await {} };
+    let _ = tokio::time::timeout(Duration::from_secs(2), rest).await;
 }
 
 /// The last message of an exec.
@@ -361,18 +385,14 @@ async fn feed(process: Process, stdin: Option<pipe::Sender>, mut rx: mpsc::Recei
 }
 
 async fn run(k: &Kubelet, client: WebSocket, id: &str, o: ExecOptions) -> Result<(), String> {
-    let (mut to_client, mut from_client) = client.split();
     let started = match start(k, id, &o).await {
         Ok(s) => s,
         Err(why) => {
-            let last = frame(ERROR, outcome(Err(why.clone())).to_string().as_bytes());
-            let _ = to_client.send(last).await;
-            let _ = to_client.send(closing()).await;
-            let rest = async { while let Some(Ok(_)) = from_client.next().await {} };
-            let _ = tokio::time::timeout(Duration::from_secs(2), rest).await;
+            refuse(client, &why).await;
             return Err(why);
         }
     };
+    let (mut to_client, mut from_client) = client.split();
     let process = started.process.clone();
     let (out_tx, mut out_rx) = mpsc::channel::<Message>(16);
     let stdout = tokio::spawn(pump(STDOUT, started.stdout, out_tx.clone()));
