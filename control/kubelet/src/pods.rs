@@ -4,13 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{StreamExt, pin_mut};
+use futures::{FutureExt, StreamExt, pin_mut};
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::kubelet::{Entry, Kubelet, lock};
 use crate::labels;
@@ -30,7 +30,8 @@ struct Handle {
 struct Manager {
     k: Arc<Kubelet>,
     handles: HashMap<String, Handle>,
-    workers: tokio::task::JoinSet<String>,
+    /// A worker gives its pod's uid, and whether it ended as it should.
+    workers: tokio::task::JoinSet<(String, bool)>,
 }
 
 const OWN_CONDITIONS: [&str; 4] = [
@@ -109,8 +110,10 @@ impl Manager {
         );
         let done = uid.clone();
         self.workers.spawn(async move {
-            worker.run().await;
-            done
+            let ended = std::panic::AssertUnwindSafe(worker.run())
+                .catch_unwind()
+                .await;
+            (done, ended.is_ok())
         });
         self.handles.insert(uid, Handle { tx, ending, wake });
     }
@@ -122,78 +125,76 @@ impl Manager {
             h.wake.notify_one();
         }
     }
+}
 
-    /// What the runtime or the file system still has of pods that the API doesn't have.
-    /// Only called after a complete list.
-    async fn sweep(&self) {
-        let known: HashSet<String> = self.handles.keys().cloned().collect();
-        let k = self.k.clone();
-        let (Ok(sandboxes), Ok(containers)) = (
-            k.cri.list_sandboxes(None).await,
-            k.cri.list_containers(None).await,
-        ) else {
-            return;
-        };
+/// Removes what the runtime, the file system and the cgroups still have of pods that the API doesn't
+/// have. Only called after a complete list. A pod is looked up after its remains are seen: its worker
+/// is registered before it makes anything.
+async fn clean_up_orphans(k: Arc<Kubelet>) {
+    let (Ok(sandboxes), Ok(containers)) = (
+        k.cri.list_sandboxes(None).await,
+        k.cri.list_containers(None).await,
+    ) else {
+        return;
+    };
+    let known = |uid: &str| lock(&k.pods).contains_key(uid);
+    let mut left: HashSet<String> = HashSet::new();
+    for s in &sandboxes {
         // Only what a kubelet made has our label.
-        let orphan = |l: &HashMap<String, String>| {
-            l.get(labels::POD_UID).is_some_and(|u| !known.contains(u))
+        let Some(uid) = s.labels.get(labels::POD_UID).filter(|uid| !known(uid)) else {
+            continue;
         };
-        let mut left: HashSet<String> = HashSet::new();
-        for s in sandboxes.iter().filter(|s| orphan(&s.labels)) {
-            info!(
-                id = s.id,
-                pod = s.labels.get(labels::POD_NAME),
-                "removing the sandbox of a pod that is gone"
-            );
-            for c in containers.iter().filter(|c| c.pod_sandbox_id == s.id) {
-                let grace = c
-                    .annotations
-                    .get(labels::POD_GRACE)
-                    .and_then(|g| g.parse().ok())
-                    .unwrap_or(30)
-                    .min(30);
-                if let Err(error) = k.cri.stop_container(&c.id, grace).await {
-                    warn!(%error, id = c.id, "cannot stop a container of a pod that is gone");
-                }
-            }
-            let stopped = k.cri.stop_sandbox(&s.id).await;
-            let removed = match stopped {
-                Ok(()) => k.cri.remove_sandbox(&s.id).await,
-                Err(e) => Err(e),
-            };
-            if let Err(error) = removed {
-                warn!(%error, id = s.id, "cannot remove a sandbox, trying again later");
-                left.extend(s.labels.get(labels::POD_UID).cloned());
-                continue;
-            }
-            if let (Some(ns), Some(name), Some(uid)) = (
-                s.labels.get(labels::POD_NAMESPACE),
-                s.labels.get(labels::POD_NAME),
-                s.labels.get(labels::POD_UID),
-            ) {
-                let _ = std::fs::remove_dir_all(k.config.pod_log_dir(ns, name, uid));
+        info!(
+            id = s.id,
+            pod = s.labels.get(labels::POD_NAME),
+            "removing the sandbox of a pod that is gone"
+        );
+        for c in containers.iter().filter(|c| c.pod_sandbox_id == s.id) {
+            let grace = c
+                .annotations
+                .get(labels::POD_GRACE)
+                .and_then(|g| g.parse().ok())
+                .unwrap_or(30)
+                .min(30);
+            if let Err(error) = k.cri.stop_container(&c.id, grace).await {
+                warn!(%error, id = c.id, "cannot stop a container of a pod that is gone");
             }
         }
-        let pods_dir = k.config.root_dir.join("pods");
-        let on_disk = std::fs::read_dir(&pods_dir)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|e| e.file_name().to_str().map(str::to_string));
-        for uid in on_disk.filter(|u| !known.contains(u) && !left.contains(u)) {
-            if let Err(error) = volumes::tear_down(&pods_dir.join(&uid)) {
-                warn!(%error, uid, "cannot remove the files of a pod that is gone");
-            }
+        let removed = match k.cri.stop_sandbox(&s.id).await {
+            Ok(()) => k.cri.remove_sandbox(&s.id).await,
+            Err(e) => Err(e),
+        };
+        if let Err(error) = removed {
+            warn!(%error, id = s.id, "cannot remove a sandbox, trying again later");
+            left.insert(uid.clone());
+            continue;
         }
-        for uid in k
-            .cgroups
-            .pods()
-            .into_iter()
-            .filter(|u| !known.contains(u) && !left.contains(u))
-        {
-            if let Err(error) = k.cgroups.remove_pod(&uid) {
-                debug!(%error, uid, "the cgroup of a pod that is gone is busy");
-            }
+        if let (Some(ns), Some(name)) = (
+            s.labels.get(labels::POD_NAMESPACE),
+            s.labels.get(labels::POD_NAME),
+        ) {
+            let _ = std::fs::remove_dir_all(k.config.pod_log_dir(ns, name, uid));
+        }
+    }
+    let pods_dir = k.config.root_dir.join("pods");
+    let on_disk = std::fs::read_dir(&pods_dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|e| e.file_name().to_str().map(str::to_string));
+    for uid in on_disk.filter(|u| !left.contains(u) && !known(u)) {
+        if let Err(error) = volumes::tear_down(&pods_dir.join(&uid)) {
+            warn!(%error, uid, "cannot remove the files of a pod that is gone");
+        }
+    }
+    for uid in k
+        .cgroups
+        .pods()
+        .into_iter()
+        .filter(|u| !left.contains(u) && !known(u))
+    {
+        if let Err(error) = k.cgroups.remove_pod(&uid) {
+            debug!(%error, uid, "the cgroup of a pod that is gone is busy");
         }
     }
 }
@@ -212,6 +213,7 @@ pub async fn run(k: Arc<Kubelet>, shutdown: CancellationToken) {
     };
     let mut listed: HashSet<String> = HashSet::new();
     let mut synced = false;
+    let mut sweeping: Option<tokio::task::JoinHandle<()>> = None;
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -245,19 +247,22 @@ pub async fn run(k: Arc<Kubelet>, shutdown: CancellationToken) {
                 Some(Err(error)) => warn!(%error, "watching the pods of this node"),
                 None => break,
             },
-            Some(done) = manager.workers.join_next() => match done {
-                Ok(uid) => {
-                    manager.handles.remove(&uid);
-                }
-                Err(error) => {
-                    // A worker that panicked is started again by the next event of its pod.
-                    warn!(%error, "a pod's worker failed");
-                    let alive: HashSet<String> = lock(&manager.k.pods).keys().cloned().collect();
-                    manager.handles.retain(|uid, _| alive.contains(uid));
+            Some(done) = manager.workers.join_next() => {
+                if let Ok((uid, well)) = done {
+                    let handle = manager.handles.remove(&uid);
+                    if let Some(h) = handle.filter(|_| !well) {
+                        // One pod's trouble stays its own.
+                        error!(uid, "the worker of a pod failed, starting another");
+                        let desired = h.tx.borrow().clone();
+                        manager.apply((*desired.pod).clone());
+                        if desired.gone {
+                            manager.gone(&uid);
+                        }
+                    }
                 }
             },
-            _ = sweep.tick() => if synced {
-                manager.sweep().await;
+            _ = sweep.tick() => if synced && sweeping.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
+                sweeping = Some(tokio::spawn(clean_up_orphans(manager.k.clone())));
             },
         }
     }

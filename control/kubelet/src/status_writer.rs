@@ -107,7 +107,10 @@ async fn run(
                     done.send_replace(version);
                 }
                 // Gone, replaced by a pod of the same name, or refused: nothing that a retry helps.
-                Err(kube::Error::Api(e)) if matches!(e.code, 400 | 403 | 404 | 409 | 422) => {
+                Err(kube::Error::Api(e))
+                    if matches!(e.code, 400 | 403 | 404 | 422)
+                        || (e.code == 409 && !same_pod(&api, &name, &uid).await) =>
+                {
                     if !matches!(e.code, 404 | 409) {
                         warn!(
                             pod = name,
@@ -133,6 +136,14 @@ async fn run(
         if rx.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// Whether the API still has this very pod; without an answer it is assumed.
+async fn same_pod(api: &Api<Pod>, name: &str, uid: &str) -> bool {
+    match api.get_opt(name).await {
+        Ok(pod) => pod.is_some_and(|p| p.metadata.uid.as_deref() == Some(uid)),
+        Err(_) => true,
     }
 }
 

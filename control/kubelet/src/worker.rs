@@ -160,7 +160,8 @@ impl Worker {
                 }
             };
             tokio::select! {
-                _ = self.rx.changed() => {}
+                // Labels may stand in a volume.
+                _ = self.rx.changed() => self.volumes_at = Instant::now(),
                 () = self.wake.notified() => {}
                 () = tokio::time::sleep_until(next) => {}
             }
