@@ -25,6 +25,8 @@ use crate::verbs::admit;
 
 /// How long open requests may go on after a stop.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How often what every cluster has is looked after.
+const KEEP: Duration = Duration::from_secs(10);
 /// How long the cache may take to replay the store's history at start.
 const REPLAY: Duration = Duration::from_secs(120);
 
@@ -193,12 +195,9 @@ impl Server {
             .await
             .map_err(|_| ServerError::Replay)?;
         take_service_ips(&cache, &service_ips);
-        bootstrap::run(
-            &api,
-            &kubernetes_ips,
-            SocketAddr::new(advertise, loopback.port()),
-        )
-        .await?;
+        let reached_at = SocketAddr::new(advertise, loopback.port());
+        bootstrap::run(&api, &kubernetes_ips, reached_at).await?;
+        spawn_keeper(api.clone(), kubernetes_ips, reached_at);
 
         let tls = Arc::new(serve::tls_config(&pki)?);
         for listener in own.into_iter().chain(inherited) {
@@ -296,6 +295,22 @@ fn spawn_follower(api: Arc<Api>) {
                 api.followed.store(false, Ordering::Relaxed);
             }
             () = stop.cancelled() => {}
+        }
+    });
+}
+
+/// What every cluster has comes back when somebody deletes it.
+fn spawn_keeper(api: Arc<Api>, kubernetes_ips: Vec<IpAddr>, reached_at: SocketAddr) {
+    let stop = api.stop.clone();
+    api.tasks.clone().spawn(async move {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(KEEP) => {}
+                () = stop.cancelled() => return,
+            }
+            if let Err(error) = bootstrap::run(&api, &kubernetes_ips, reached_at).await {
+                tracing::warn!(%error, "trying again");
+            }
         }
     });
 }

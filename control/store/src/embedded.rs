@@ -226,8 +226,10 @@ fn open_database(path: &Path, options: &Options) -> Result<(Database, Revision, 
         .mode(0o600)
         .open(path)
         .map_err(|e| failed("opening the store's file", redb::Error::Io(e)))?;
+    let backend = redb::backends::FileBackend::new(file)
+        .map_err(|e| failed("locking the store's file", e.into()))?;
     let db = builder
-        .create_file(file)
+        .create_with_backend(backend)
         .map_err(|e| failed("opening the store's file", e.into()))?;
     let load = || -> std::result::Result<(u64, Revision, Revision), redb::Error> {
         let transaction = db.begin_write()?;
