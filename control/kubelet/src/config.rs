@@ -44,6 +44,10 @@ pub struct Args {
     /// The largest number of pods on this node.
     #[arg(long, default_value_t = 110)]
     pub max_pods: u32,
+    /// The node has DiskPressure, and takes no new pods, when less than this percentage of the
+    /// root directory's file system is free.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(0..=100))]
+    pub min_disk_free: u64,
 }
 
 /// What the kubelet runs with.
@@ -63,6 +67,8 @@ pub struct Config {
     pub cluster_domain: String,
     pub resolv_conf: PathBuf,
     pub max_pods: u32,
+    /// Percent.
+    pub min_disk_free: u64,
 }
 
 impl TryFrom<Args> for Config {
@@ -121,6 +127,7 @@ impl TryFrom<Args> for Config {
             cluster_domain: a.cluster_domain,
             resolv_conf: a.resolv_conf,
             max_pods: a.max_pods,
+            min_disk_free: a.min_disk_free,
         })
     }
 }

@@ -31,7 +31,6 @@ const WRITE_EVERY: Duration = Duration::from_secs(10);
 
 /// Eviction thresholds that Kubernetes has by default.
 const MEMORY_FLOOR: i64 = 100 << 20;
-const DISK_FLOOR_PERCENT: u64 = 10;
 const INODES_FLOOR_PERCENT: u64 = 5;
 
 /// A condition before it has times.
@@ -49,6 +48,7 @@ struct Readings {
     memory_available: i64,
     /// Percent of the file system of the root directory.
     disk_free: u64,
+    min_disk_free: u64,
     inodes_free: u64,
     threads: u64,
     threads_max: u64,
@@ -95,7 +95,7 @@ fn judge(r: &Readings) -> Vec<Finding> {
         ),
         finding(
             "DiskPressure",
-            r.disk_free < DISK_FLOOR_PERCENT || r.inodes_free < INODES_FLOOR_PERCENT,
+            r.disk_free < r.min_disk_free || r.inodes_free < INODES_FLOOR_PERCENT,
             ("KubeletHasDiskPressure", "kubelet has disk pressure"),
             ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
         ),
@@ -116,7 +116,10 @@ fn judge(r: &Readings) -> Vec<Finding> {
 }
 
 async fn look(k: &Kubelet) -> Readings {
-    let mut r = Readings::default();
+    let mut r = Readings {
+        min_disk_free: k.config.min_disk_free,
+        ..Readings::default()
+    };
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     r.memory_available = facts::meminfo(&meminfo, "MemAvailable").unwrap_or(i64::MAX);
     if let Ok(s) = nix::sys::statvfs::statvfs(&k.config.root_dir) {
@@ -452,6 +455,7 @@ mod tests {
         Readings {
             memory_available: 1 << 30,
             disk_free: 50,
+            min_disk_free: 10,
             inodes_free: 50,
             threads: 100,
             threads_max: 4_194_304,

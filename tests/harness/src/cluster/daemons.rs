@@ -123,6 +123,8 @@ fn kubelet(layout: &Layout, node: &Node) -> Daemon {
     argv.extend(words(["--pod-log-dir", &text(&node.pod_log_dir())]));
     argv.extend(words(["--cgroup-parent", &format!("{}/pods", node.cgroup)]));
     argv.extend(words(["--port", "10250"]));
+    // The nodes share the machine's disk, which is nobody's business here until it is really full.
+    argv.extend(words(["--min-disk-free", "1"]));
     Daemon {
         needs: vec![kubeconfig],
         ..on_node(node, "kubelet", argv)
