@@ -20,6 +20,7 @@ pub mod event;
 pub mod json;
 mod merge_keys;
 pub mod openapi;
+pub mod openapi_protobuf;
 pub mod patch;
 pub mod pod;
 pub mod pod_status;

@@ -155,16 +155,20 @@ pub fn patch_allocated(new: &mut Value, old: &Value) {
     if unset(spec, "clusterIP") && unset(spec, "clusterIPs") {
         put(spec, "clusterIP", old.get("clusterIP").cloned());
         put(spec, "clusterIPs", old.get("clusterIPs").cloned());
-    } else if unset(spec, "clusterIPs")
-        || text(spec, "clusterIP") == text(old, "clusterIP") && unset(spec, "clusterIPs")
+    } else if !unset(spec, "clusterIP")
+        && text(spec, "clusterIP") != text(old, "clusterIP")
+        && (unset(spec, "clusterIPs") || list(spec, "clusterIPs") == list(old, "clusterIPs"))
     {
-        let same = text(spec, "clusterIP") == text(old, "clusterIP");
-        let addresses = if same {
-            old.get("clusterIPs").cloned().unwrap_or_else(|| json!([]))
-        } else {
-            json!([text(spec, "clusterIP")])
-        };
-        spec["clusterIPs"] = addresses;
+        // Only the first address was changed: the list follows it.
+        let mut addresses = list(old, "clusterIPs").to_vec();
+        let first = Value::from(text(spec, "clusterIP"));
+        match addresses.first_mut() {
+            Some(slot) => *slot = first,
+            None => addresses.push(first),
+        }
+        spec["clusterIPs"] = addresses.into();
+    } else if unset(spec, "clusterIPs") {
+        put(spec, "clusterIPs", old.get("clusterIPs").cloned());
     } else if unset(spec, "clusterIP") {
         let first = list(spec, "clusterIPs")
             .first()

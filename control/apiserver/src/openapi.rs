@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::header::ACCEPT;
 use http::{HeaderMap, Response};
 use rhumb_api::openapi::{Documents, v3_paths};
+use rhumb_api::openapi_protobuf;
 use rhumb_api::status::{ApiError, Result};
 
 use crate::http::negotiate::{self, Target};
@@ -33,9 +34,25 @@ fn all_v3() -> &'static V3 {
     })
 }
 
-/// `/openapi/v2`, JSON only: clients that want its protobuf form fall back to v3.
+/// `/openapi/v2`, as JSON or, for Go clients, as protobuf.
 pub fn v2(headers: &HeaderMap) -> Result<Response<Body>> {
     static V2: OnceLock<Bytes> = OnceLock::new();
+    let protobuf = headers
+        .get(ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.split(',').next())
+        .is_some_and(|first| first.trim() == openapi_protobuf::MEDIA_TYPE);
+    if protobuf {
+        static PROTOBUF: OnceLock<Bytes> = OnceLock::new();
+        let bytes =
+            PROTOBUF.get_or_init(|| openapi_protobuf::encode(&Documents::new().v2()).into());
+        let mut response = tagged(headers, bytes.clone());
+        response.headers_mut().insert(
+            http::header::CONTENT_TYPE,
+            http::HeaderValue::from_static(openapi_protobuf::MEDIA_TYPE),
+        );
+        return Ok(response);
+    }
     negotiate::accept(headers.get(ACCEPT), Target::Other)?;
     let text = V2.get_or_init(|| Documents::new().v2().to_string().into());
     Ok(tagged(headers, text.clone()))

@@ -27,6 +27,10 @@ pub fn service(service: &Value, errors: &mut Errors) {
     metadata::labels("spec.selector", at(spec, "selector"), errors);
     ports(spec, errors);
     addresses(spec, errors);
+    if text(spec, "type") != "ClusterIP" {
+        // What follows is about fields that the other types bring along.
+        return;
+    }
     for field in [
         "externalIPs",
         "externalName",
