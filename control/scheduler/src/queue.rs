@@ -3,7 +3,7 @@
 
 use std::{
     cmp::{Ordering, Reverse},
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -70,6 +70,8 @@ pub struct Queue {
     entries: HashMap<ObjectKey, Entry>,
     ready: BTreeSet<Rank>,
     timed: BTreeSet<(Instant, ObjectKey)>,
+    /// Those that are set aside, so that a change of the cluster needn't look at all that wait.
+    aside: HashSet<ObjectKey>,
     changes: u64,
 }
 
@@ -135,6 +137,7 @@ impl Queue {
                 self.timed.remove(&(until, key.clone()));
             }
             Place::Aside { since, .. } => {
+                self.aside.remove(key);
                 self.timed.remove(&(since + LONGEST_ASIDE, key.clone()));
             }
             Place::Ready | Place::Out => {}
@@ -182,6 +185,7 @@ impl Queue {
         if entry.taken_at == changes {
             entry.place = Place::Aside { until, since: now };
             self.timed.insert((now + LONGEST_ASIDE, key.clone()));
+            self.aside.insert(key.clone());
         } else {
             // Something changed since the decision was begun.
             entry.place = Place::Backoff { until };
@@ -203,10 +207,10 @@ impl Queue {
     pub fn cluster_changed(&mut self, now: Instant) {
         self.changes += 1;
         let aside: Vec<(ObjectKey, Instant)> = self
-            .entries
+            .aside
             .iter()
-            .filter_map(|(k, e)| match e.place {
-                Place::Aside { until, .. } => Some((k.clone(), until)),
+            .filter_map(|key| match self.entries.get(key)?.place {
+                Place::Aside { until, .. } => Some((key.clone(), until)),
                 _ => None,
             })
             .collect();

@@ -120,7 +120,7 @@ fn removal_leaves_nothing_behind() {
         }
         q.remove(&pod("a", 0, 1).key);
         assert!(
-            q.entries.is_empty() && q.ready.is_empty() && q.timed.is_empty(),
+            q.entries.is_empty() && q.ready.is_empty() && q.timed.is_empty() && q.aside.is_empty(),
             "state {state}"
         );
     }
