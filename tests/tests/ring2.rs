@@ -1,0 +1,11 @@
+//! Ring 2: agents and the plugin on several nodes, against the real kernel and our API server,
+//! without a container runtime: pods are namespaces that the test attaches as a runtime does.
+//! Needs root.
+
+mod ring2 {
+    mod cluster;
+    mod policy;
+    mod reach;
+    mod restart;
+    mod service;
+}

@@ -1,0 +1,94 @@
+//! Agents that are killed: no packet is lost, and pods come and go meanwhile.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::ensure;
+use rhumb_harness::wait::wait_for;
+use serde_json::json;
+
+use super::cluster::{Cluster, nothing_lost, outside_ips};
+
+#[test]
+fn kill_9_under_traffic_loses_nothing() -> anyhow::Result<()> {
+    let cluster = Cluster::new(2)?;
+    let a = cluster.pod(0, "a", json!({}))?;
+    let b = cluster.pod(0, "b", json!({}))?;
+    let c = cluster.pod(1, "c", json!({}))?;
+    let _outside = cluster.serve(&cluster.outside, "outside")?;
+    let mut targets = vec![];
+    for family in 0..2 {
+        for ip in [b.ips[family], c.ips[family], outside_ips()[family]] {
+            targets.push(("tcp", SocketAddr::new(ip, 80)));
+            targets.push(("udp", SocketAddr::new(ip, 53)));
+        }
+    }
+    for (protocol, to) in &targets {
+        cluster.reaches("before the kills", &a.netns, protocol, *to)?;
+    }
+    let mut streams = targets
+        .iter()
+        .map(|(protocol, to)| Ok((to, cluster.stream(&a.netns, protocol, *to, 20)?)))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let mut kills = 0;
+    while streams[0].1.try_wait()?.is_none() {
+        let node = kills % 2;
+        cluster.kill_agent(node)?;
+        kills += 1;
+        if kills == 3 {
+            // Without its agent too, a pod starts and is reachable from its node's pods.
+            let late = cluster.pod(0, "late", json!({}))?;
+            let to = SocketAddr::new(late.ips[0], 80);
+            cluster.reaches("a pod made without an agent", &a.netns, "tcp", to)?;
+            cluster.remove(late)?;
+        }
+        // The agent writes it once all that it watches has synced and is in the kernel.
+        std::fs::remove_file(cluster.nodes[node].dir.join("cni/net.d/10-rhumb.conflist"))?;
+        cluster.start_agent(node)?;
+        cluster.wait_agent(node)?;
+    }
+    println!("{kills} kills");
+    ensure!(kills >= 6, "only {kills} kills in 20 s of traffic");
+    for (to, stream) in streams {
+        let output = stream.wait_with_output()?;
+        let line = nothing_lost(&output).map_err(|e| e.context(format!("to {to}")))?;
+        println!("{to}: {line}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_changes_while_the_agent_is_down_is_in_force_when_it_is_back() -> anyhow::Result<()> {
+    let cluster = Cluster::new(2)?;
+    let a = cluster.pod(0, "a", json!({}))?;
+    let b = cluster.pod(0, "b", json!({}))?;
+    let to = SocketAddr::new(b.ips[0], 80);
+    cluster.reaches("before", &a.netns, "tcp", to)?;
+    cluster.kill_agent(0)?;
+    let path = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+    cluster.post(
+        path,
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "deny"}, "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+        }),
+    )?;
+    // Static, as it was: what runs goes on.
+    cluster.reaches("while the agent is down", &a.netns, "tcp", to)?;
+    let gone = cluster.pod(0, "gone", json!({}))?;
+    let gone_ip = gone.ips[0];
+    cluster.remove(gone)?;
+    cluster.start_agent(0)?;
+    cluster.is_cut("the policy after the agent's return", &a.netns, "tcp", to)?;
+    cluster.delete(&format!("{path}/deny"))?;
+    cluster.reaches("the policy is gone", &a.netns, "tcp", to)?;
+    let map = rhumb_cni::kernel::attach::Endpoints::open(&rhumb_cni::node::Paths {
+        state_dir: cluster.nodes[0].dir.join("state"),
+        run_dir: cluster.nodes[0].dir.join("run"),
+        bpf_dir: cluster.nodes[0].dir.join("bpf/rhumb"),
+    })?;
+    wait_for(
+        "the deleted pod to be gone",
+        Duration::from_secs(10),
+        || Ok(map.get(gone_ip)?.is_none().then_some(())),
+    )
+}
