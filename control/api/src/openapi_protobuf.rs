@@ -9,6 +9,9 @@ use crate::json::{list, map, text};
 /// The media type in `Accept`.
 pub const MEDIA_TYPE: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
+/// The media type of the answer: `@` is no legal character in one, which is why it differs.
+pub const CONTENT_TYPE: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
 /// A message under construction.
 #[derive(Default)]
 struct Message(Vec<u8>);

@@ -1,7 +1,7 @@
 //! What Services need from the server besides the generic way: address families and the addresses
 //! that the server allocates.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::json::{self, at, list, put, text};
 
@@ -186,6 +186,7 @@ pub fn patch_allocated(new: &mut Value, old: &Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn families() {

@@ -49,7 +49,7 @@ pub fn v2(headers: &HeaderMap) -> Result<Response<Body>> {
         let mut response = tagged(headers, bytes.clone());
         response.headers_mut().insert(
             http::header::CONTENT_TYPE,
-            http::HeaderValue::from_static(openapi_protobuf::MEDIA_TYPE),
+            http::HeaderValue::from_static(openapi_protobuf::CONTENT_TYPE),
         );
         return Ok(response);
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::metadata::{self, dns1123_label_faults, invalid_each};
 use super::{IMMUTABLE, one_of, port_number, port_or_name};
-use crate::json::{at, flag, int, list, text};
+use crate::json::{at, int, list, text};
 use crate::service::Family;
 use crate::status::Errors;
 
@@ -52,9 +52,6 @@ pub fn service(service: &Value, errors: &mut Errors) {
         if !unset {
             errors.forbidden(&format!("spec.{field}"), "is not supported yet");
         }
-    }
-    if flag(spec, "publishNotReadyAddresses") {
-        errors.forbidden("spec.publishNotReadyAddresses", "is not supported yet");
     }
     if at(spec, "allocateLoadBalancerNodePorts").is_some() {
         errors.forbidden(
