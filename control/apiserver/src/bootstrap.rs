@@ -28,7 +28,7 @@ pub enum BootstrapError {
     Refused {
         what: String,
         #[source]
-        source: ApiError,
+        source: Box<ApiError>,
     },
     #[error("reading {what}: {source}")]
     Damaged {
@@ -151,7 +151,7 @@ async fn create(
     let namespace = kind.namespaced.then_some(namespace);
     let refused = |source| BootstrapError::Refused {
         what: what.clone(),
-        source,
+        source: Box::new(source),
     };
     strategy::conform(kind, &mut object, namespace, None).map_err(refused)?;
     rhumb_api::default_object(kind, &mut object);

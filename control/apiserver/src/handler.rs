@@ -1,7 +1,7 @@
 //! One request: who, what, may they, do it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT, CONTENT_LENGTH};
 use http::{Method, Response, StatusCode};
@@ -22,6 +22,9 @@ use crate::verbs::{Request, bind, delete, list, scale, token, watch, write};
 
 /// As kube-apiserver.
 const MAX_BODY: usize = 3 << 20;
+/// How much, and how long, of a body that is too large is read to no purpose.
+const MAX_DISCARDED: usize = 16 << 20;
+const DISCARD: Duration = Duration::from_secs(5);
 
 pub async fn handle(
     api: Arc<Api>,
@@ -250,21 +253,25 @@ async fn dispatch(
     }
 }
 
-async fn read_body(headers: &http::HeaderMap, body: Incoming) -> Result<bytes::Bytes> {
-    let too_large =
-        || ApiError::request_too_large(format!("Request entity too large: limit is {MAX_BODY}"));
+async fn read_body(headers: &http::HeaderMap, mut body: Incoming) -> Result<bytes::Bytes> {
     let declared = headers
         .get(CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok())
         .and_then(|v| v.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > MAX_BODY) {
-        return Err(too_large());
+    let mut too_large = declared.is_some_and(|length| length > MAX_BODY);
+    if !too_large {
+        match Limited::new(&mut body, MAX_BODY).collect().await {
+            Ok(collected) => return Ok(collected.to_bytes()),
+            Err(error) => too_large = error.downcast_ref::<LengthLimitError>().is_some(),
+        }
     }
-    match Limited::new(body, MAX_BODY).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
-        Err(error) => Err(ApiError::bad_request(format!(
-            "reading the request's body: {error}"
-        ))),
+    if !too_large {
+        return Err(ApiError::bad_request("the request's body broke off"));
     }
+    // A client that is still sending would see a broken connection instead of the answer.
+    let rest = Limited::new(body, MAX_DISCARDED).collect();
+    let _ = tokio::time::timeout(DISCARD, rest).await;
+    Err(ApiError::request_too_large(format!(
+        "Request entity too large: limit is {MAX_BODY}"
+    )))
 }

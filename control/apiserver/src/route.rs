@@ -110,14 +110,15 @@ pub struct Query(Vec<(String, String)>);
 
 impl Query {
     pub fn parse(query: &str) -> Query {
-        let text = |s: &str| decode(&s.replace('+', " ")).unwrap_or_default();
+        let text = |s: &str| decode(&s.replace('+', " "));
         Query(
             query
                 .split('&')
                 .filter(|part| !part.is_empty())
-                .map(|part| {
+                .filter_map(|part| {
                     let (key, value) = part.split_once('=').unwrap_or((part, ""));
-                    (text(key), text(value))
+                    // What is badly encoded is left out, as in Go.
+                    Some((text(key)?, text(value)?))
                 })
                 .collect(),
         )
@@ -247,7 +248,7 @@ mod tests {
         assert!(!query.flag("stdin"));
         assert_eq!(query.get("labelSelector"), "a=b,c d");
         assert_eq!(query.all("command").collect::<Vec<_>>(), ["x", "y"]);
-        assert_eq!(query.get("x"), "");
+        assert!(!query.has("x"));
         assert!(!Query::parse("watch=false").flag("watch"));
     }
 }

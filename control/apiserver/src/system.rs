@@ -17,7 +17,7 @@ pub fn answer(api: &Api, path: &str, query: &Query, headers: &HeaderMap) -> Resu
     let segments: Vec<&str> = trimmed.split('/').skip(1).collect();
     match segments.as_slice() {
         [] => plain(headers, &paths()),
-        ["healthz" | "livez" | "readyz", check @ ..] => health(api, &segments[0], check, query),
+        ["healthz" | "livez" | "readyz", check @ ..] => health(api, segments[0], check, query),
         ["version"] => plain(headers, &discovery::version()),
         ["metrics"] => metrics(api),
         ["api"] => root(headers, true, || {

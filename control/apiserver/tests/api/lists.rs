@@ -1,0 +1,213 @@
+//! get and list: versions, pages, forms.
+
+use std::io::Read as _;
+
+use serde_json::{Value, json};
+
+use crate::client::{Client, Cluster};
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+async fn create(admin: &Client, name: &str, labels: Value) -> Value {
+    let object = json!({"metadata": {"name": name, "labels": labels}});
+    admin.post(MAPS, &object).await.ok(201)
+}
+
+fn names(list: &Value) -> Vec<String> {
+    let items = list["items"].as_array().unwrap();
+    items
+        .iter()
+        .map(|item| item["metadata"]["name"].as_str().unwrap().to_string())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_show_one_moment() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    for i in 0..7 {
+        create(
+            &admin,
+            &format!("m{i}"),
+            json!({"parity": (i % 2).to_string()}),
+        )
+        .await;
+    }
+    let mut seen = Vec::new();
+    let mut token = String::new();
+    loop {
+        let page = admin
+            .get(&format!("{MAPS}?limit=3&continue={token}"))
+            .await
+            .ok(200);
+        // Between pages the collection changes; the list does not.
+        admin.delete(&format!("{MAPS}/m6"), None).await;
+        create(&admin, &format!("m{}x", seen.len()), json!({})).await;
+        seen.extend(names(&page));
+        let left = 7 - seen.len();
+        assert_eq!(
+            page["metadata"].get("remainingItemCount"),
+            (left > 0).then_some(&json!(left))
+        );
+        match page["metadata"]["continue"].as_str() {
+            Some(next) => token = next.to_string(),
+            None => break,
+        }
+    }
+    assert_eq!(seen, ["m0", "m1", "m2", "m3", "m4", "m5", "m6"]);
+
+    let odd = admin
+        .get(&format!("{MAPS}?labelSelector=parity%3D1&limit=2"))
+        .await
+        .ok(200);
+    assert_eq!(names(&odd), ["m1", "m3"]);
+    assert_eq!(odd["metadata"].get("remainingItemCount"), None);
+    let token = odd["metadata"]["continue"].as_str().unwrap();
+    let rest = admin
+        .get(&format!(
+            "{MAPS}?labelSelector=parity%3D1&limit=2&continue={token}"
+        ))
+        .await
+        .ok(200);
+    assert_eq!(names(&rest), ["m5"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_of_lists() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let a = create(&admin, "a", json!({})).await;
+    let version = a["metadata"]["resourceVersion"].as_str().unwrap();
+    create(&admin, "b", json!({})).await;
+    let get = |query: String| {
+        let admin = admin.clone();
+        async move { admin.get(&format!("{MAPS}?{query}")).await }
+    };
+    let exact = get(format!(
+        "resourceVersion={version}&resourceVersionMatch=Exact"
+    ))
+    .await
+    .ok(200);
+    assert_eq!(names(&exact), ["a"]);
+    assert_eq!(exact["metadata"]["resourceVersion"], version);
+    let newer = get(format!(
+        "resourceVersion={version}&resourceVersionMatch=NotOlderThan"
+    ))
+    .await;
+    assert_eq!(names(&newer.ok(200)), ["a", "b"]);
+    assert_eq!(
+        names(&get(format!("resourceVersion={version}")).await.ok(200)),
+        ["a", "b"]
+    );
+    get("resourceVersion=0".into()).await.ok(200);
+    let future = get("resourceVersion=999999".into()).await;
+    let message = future.refused(504, "Timeout");
+    assert!(
+        message.starts_with("Timeout: Too large resource version: 999999"),
+        "{message}"
+    );
+    assert_eq!(future.headers["retry-after"], "1");
+    for bad in [
+        "resourceVersion=x",
+        "resourceVersion=-1",
+        "resourceVersionMatch=Exact",
+        "resourceVersion=0&resourceVersionMatch=Exact",
+        "resourceVersion=1&resourceVersionMatch=About",
+        "limit=x",
+        "continue=x",
+        "labelSelector=a%3D%3D%3Db",
+        "fieldSelector=spec.foo%3Dx",
+    ] {
+        get(bad.into()).await.refused(400, "BadRequest");
+    }
+    // From a store that was further than this one.
+    let token = "eyJydiI6OTk5OTk5LCJzdGFydCI6ImRlZmF1bHQvYSJ9";
+    get(format!("continue={token}"))
+        .await
+        .refused(410, "Expired");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forms_of_answers() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    create(&admin, "a", json!({"x": "y"})).await;
+    let with = |accept: &'static str, path: &'static str| {
+        let admin = admin.clone();
+        async move { admin.call("GET", path, &[("accept", accept)], "").await }
+    };
+    const ONE: &str = "/api/v1/namespaces/default/configmaps/a";
+    let table = with(
+        "application/json;as=Table;v=v1;g=meta.k8s.io,application/json",
+        MAPS,
+    )
+    .await
+    .ok(200);
+    assert_eq!(table["kind"], "Table");
+    assert_eq!(table["rows"][0]["cells"][0], "a");
+    assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    let partial = with(
+        "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+        MAPS,
+    )
+    .await
+    .ok(200);
+    assert_eq!(partial["kind"], "PartialObjectMetadataList");
+    assert_eq!(partial["items"][0]["metadata"]["labels"]["x"], "y");
+    let yaml = with("application/yaml", ONE).await;
+    assert_eq!(yaml.headers["content-type"], "application/yaml");
+    let object: Value = serde_saphyr::from_slice(&yaml.body).unwrap();
+    assert_eq!(object["metadata"]["name"], "a");
+    with("application/vnd.kubernetes.protobuf", ONE)
+        .await
+        .refused(406, "NotAcceptable");
+
+    // Events are one thing under two groups.
+    let event = json!({
+        "metadata": {"name": "e"}, "reason": "Tested", "type": "Normal",
+        "involvedObject": {"kind": "ConfigMap", "namespace": "default", "name": "a"},
+    });
+    admin
+        .post("/api/v1/namespaces/default/events", &event)
+        .await
+        .ok(201);
+    let list = admin
+        .get("/apis/events.k8s.io/v1/namespaces/default/events?fieldSelector=regarding.name%3Da")
+        .await
+        .ok(200);
+    assert_eq!(list["items"][0]["regarding"]["name"], "a");
+    assert_eq!(list["items"][0]["apiVersion"], "events.k8s.io/v1");
+
+    let big = json!({"metadata": {"name": "big"}, "data": {"k": "v".repeat(200_000)}});
+    admin.post(MAPS, &big).await.ok(201);
+    let packed = admin
+        .call("GET", MAPS, &[("accept-encoding", "gzip, deflate")], "")
+        .await;
+    assert_eq!(packed.headers["content-encoding"], "gzip");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&packed.body[..])
+        .read_to_string(&mut text)
+        .unwrap();
+    let list: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(names(&list), ["a", "big"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_forgets_nothing() {
+    let mut cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let a = create(&admin, "a", json!({})).await;
+    create(&admin, "b", json!({})).await;
+    let before = admin.get(MAPS).await.ok(200);
+    cluster.stop().await;
+    cluster.run().await;
+    let admin = cluster.admin();
+    let after = admin.get(MAPS).await.ok(200);
+    assert_eq!(before["items"], after["items"]);
+    // A watch from before goes on.
+    let version = a["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut watch = admin
+        .watch(&format!("{MAPS}?watch=1&resourceVersion={version}"))
+        .await;
+    assert_eq!(watch.next_name().await, "ADDED b");
+}

@@ -1,0 +1,11 @@
+//! The server as clients see it: HTTPS on loopback, in this process.
+#![expect(clippy::unwrap_used, reason = "a test says what failed by its line")]
+
+mod access;
+mod bad_input;
+mod client;
+mod deletion;
+mod lists;
+mod services;
+mod watches;
+mod writes;
