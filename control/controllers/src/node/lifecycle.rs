@@ -219,10 +219,14 @@ impl NodeLifecycle {
                 );
             }
         }
-        let evict =
-            taints::readiness(&node).is_some() && !taints::evicts(&node) && self.may_evict(&node);
+        let ready = condition(&node, "Ready").map(|c| c.status.clone());
+        // A node that has never reported has no pods to evict yet, and may be about to report.
+        let evict = ready.as_deref().is_some_and(|r| r != "True")
+            && !taints::evicts(&node)
+            && self.may_evict(&node);
         self.write_taints(&node, evict).await?;
-        if condition(&node, "Ready").is_some_and(|c| c.status != "True") {
+        // While its kubelet is heard of, the pods' readiness is the kubelet's to say.
+        if ready.as_deref() == Some("Unknown") {
             self.mark_pods(&key.name).await?;
         }
         let left = grace.saturating_sub(silence);
