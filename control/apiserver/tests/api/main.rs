@@ -5,6 +5,7 @@ mod access;
 mod bad_input;
 mod client;
 mod deletion;
+mod kubelet;
 mod lists;
 mod services;
 mod watches;
