@@ -8,7 +8,9 @@
 
 mod ring1 {
     mod cgroup;
+    mod compare;
     mod lab;
+    mod oracle;
     mod policy;
     mod sockets;
     mod table;

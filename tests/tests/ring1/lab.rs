@@ -53,8 +53,8 @@ pub struct Lab {
     pub programs: Programs,
     pub tables: HostTables,
     pub netns: Netns,
-    _wire: Netns,
-    _run: Run,
+    pub _wire: Netns,
+    pub _run: Run,
 }
 
 /// Pod's and host's MAC of an endpoint, from its place in the lists above.

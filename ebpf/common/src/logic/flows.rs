@@ -112,12 +112,13 @@ pub fn find<T: Tables>(t: &mut T, m: &mut Meta) -> Result<bool, Reason> {
         remove(t, m);
         return Ok(false);
     }
-    let epoch = match t.config() {
-        Some(c) => c.policy_epoch,
-        None => 0,
-    };
     let flags = m.flow.flags;
-    if m.flow.epoch != epoch && flags & ff::EXEMPT == 0 && !m.trusted {
+    let epoch = match t.config() {
+        Some(c) if !m.trusted => c.policy_epoch,
+        // Not judged: the flow's other packets may still have to be.
+        _ => m.flow.epoch,
+    };
+    if m.flow.epoch != epoch && flags & ff::EXEMPT == 0 {
         judge_again(t, m)?;
     }
     let state = next_state(m, flags);
