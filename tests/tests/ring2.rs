@@ -3,6 +3,7 @@
 //! Needs root.
 
 mod ring2 {
+    mod agent;
     mod cluster;
     mod policy;
     mod reach;

@@ -3,8 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::Write as _,
-    net::{IpAddr, SocketAddr},
+    io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::Mutex,
@@ -58,7 +58,7 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     pub outside: Netns,
     pub control: Netns,
-    _server: Process,
+    server: Mutex<Option<Process>>,
     _wire: Netns,
     bin: PathBuf,
     dir: PathBuf,
@@ -104,7 +104,7 @@ impl Cluster {
             nodes: Vec::new(),
             outside,
             control,
-            _server: server,
+            server: Mutex::new(Some(server)),
             _wire: wire,
             bin,
             dir,
@@ -179,30 +179,74 @@ impl Cluster {
         Ok(())
     }
 
-    pub fn start_agent(&self, node: usize) -> anyhow::Result<()> {
+    /// `kill -9` of the control plane.
+    pub fn stop_server(&self) {
+        lock(&self.server).take();
+    }
+
+    pub fn start_server(&self) -> anyhow::Result<()> {
+        *lock(&self.server) = Some(start_server(&self.control, &self.bin, &self.dir)?);
+        Ok(())
+    }
+
+    /// `rhumb-agent run` on a node, as it is to be started.
+    pub fn agent_command(&self, node: usize) -> anyhow::Result<Command> {
         let node = &self.nodes[node];
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(node.dir.join("agent.log"))?;
         let cgroup_root = cgroup::v2_root()?.join(node.cgroup.trim_start_matches('/'));
         let mut command = node.netns.command(self.bin.join("rhumb-agent"))?;
         command
             .args(["run", "--node-name", &node.name, "--uplink", UPLINK])
             .arg("--kubeconfig")
             .arg(node.dir.join("kubeconfig"))
-            .arg("--bpf-dir")
-            .arg(node.dir.join("bpf/rhumb"))
             .arg("--cgroup-root")
-            .arg(cgroup_root)
-            .arg("--state-dir")
-            .arg(node.dir.join("state"))
-            .arg("--run-dir")
-            .arg(node.dir.join("run"))
-            .arg("--cni-bin-dir")
-            .arg(node.dir.join("cni/bin"))
-            .arg("--cni-conf-dir")
-            .arg(node.dir.join("cni/net.d"));
+            .arg(cgroup_root);
+        dirs(&mut command, node);
+        Ok(command)
+    }
+
+    /// `rhumb-agent uninstall` on a node.
+    pub fn uninstall(&self, node: usize) -> anyhow::Result<()> {
+        let node = &self.nodes[node];
+        let mut command = node.netns.command(self.bin.join("rhumb-agent"))?;
+        command.arg("uninstall");
+        dirs(&mut command, node);
+        let output = command.output()?;
+        ensure!(output.status.success(), "{output:?}");
+        Ok(())
+    }
+
+    /// From the agent's HTTP server: status and body.
+    pub fn http(&self, node: usize, path: &str) -> anyhow::Result<(u16, String)> {
+        let text = self.nodes[node].netns.run(|| -> anyhow::Result<String> {
+            let mut stream = TcpStream::connect("127.0.0.1:9470")?;
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            write!(stream, "GET {path} HTTP/1.0\r\nHost: x\r\n\r\n")?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        })??;
+        let (head, body) = text.split_once("\r\n\r\n").context("no answer")?;
+        let status = head.split(' ').nth(1).unwrap_or_default().parse()?;
+        Ok((status, body.to_owned()))
+    }
+
+    /// A metric by its whole name, labels included.
+    pub fn metric(&self, node: usize, name: &str) -> anyhow::Result<f64> {
+        let (_, text) = self.http(node, "/metrics")?;
+        let line = text
+            .lines()
+            .find_map(|l| l.strip_prefix(name)?.strip_prefix(' '))
+            .with_context(|| format!("no {name} in\n{text}"))?;
+        Ok(line.parse()?)
+    }
+
+    pub fn start_agent(&self, node: usize) -> anyhow::Result<()> {
+        let mut command = self.agent_command(node)?;
+        let node = &self.nodes[node];
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(node.dir.join("agent.log"))?;
         let child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -530,6 +574,18 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn dirs(command: &mut Command, node: &Node) {
+    for (flag, dir) in [
+        ("--bpf-dir", "bpf/rhumb"),
+        ("--state-dir", "state"),
+        ("--run-dir", "run"),
+        ("--cni-bin-dir", "cni/bin"),
+        ("--cni-conf-dir", "cni/net.d"),
+    ] {
+        command.arg(flag).arg(node.dir.join(dir));
+    }
 }
 
 fn take_binaries(bin: &Path) -> anyhow::Result<()> {
