@@ -12,6 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+use rhumb_cni::node::Paths;
 use rhumb_harness::{cgroup, link, netns::Netns, run::Run, wait::wait_for};
 use serde_json::{Value, json};
 
@@ -43,6 +44,17 @@ pub struct Node {
     pub dir: PathBuf,
     pub cgroup: String,
     agent: Mutex<Option<Process>>,
+}
+
+impl Node {
+    /// What agent and plugin share.
+    pub fn paths(&self) -> Paths {
+        Paths {
+            state_dir: self.dir.join("state"),
+            run_dir: self.dir.join("run"),
+            bpf_dir: self.dir.join("bpf/rhumb"),
+        }
+    }
 }
 
 pub struct Pod {

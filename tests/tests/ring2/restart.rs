@@ -3,6 +3,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::ensure;
+use rhumb_cni::{
+    attachments::Attachments,
+    kernel::attach::{self, Endpoints},
+};
 use rhumb_harness::wait::wait_for;
 use serde_json::json;
 
@@ -81,14 +85,55 @@ fn what_changes_while_the_agent_is_down_is_in_force_when_it_is_back() -> anyhow:
     cluster.is_cut("the policy after the agent's return", &a.netns, "tcp", to)?;
     cluster.delete(&format!("{path}/deny"))?;
     cluster.reaches("the policy is gone", &a.netns, "tcp", to)?;
-    let map = rhumb_cni::kernel::attach::Endpoints::open(&rhumb_cni::node::Paths {
-        state_dir: cluster.nodes[0].dir.join("state"),
-        run_dir: cluster.nodes[0].dir.join("run"),
-        bpf_dir: cluster.nodes[0].dir.join("bpf/rhumb"),
-    })?;
+    let map = Endpoints::open(&cluster.nodes[0].paths())?;
     wait_for(
         "the deleted pod to be gone",
         Duration::from_secs(10),
         || Ok(map.get(gone_ip)?.is_none().then_some(())),
     )
+}
+
+#[test]
+fn a_lost_bpf_file_system_comes_back_with_the_agent() -> anyhow::Result<()> {
+    let cluster = Cluster::new(2)?;
+    let a = cluster.pod(0, "a", json!({}))?;
+    let b = cluster.pod(0, "b", json!({}))?;
+    let c = cluster.pod(1, "c", json!({}))?;
+    let bpf = cluster.nodes[0].dir.join("bpf");
+    cluster.kill_agent(0)?;
+    rhumb_harness::mount::unmount_below(&bpf)?;
+    rhumb_harness::mount::bpffs(&bpf)?;
+    std::fs::remove_file(cluster.nodes[0].dir.join("cni/net.d/10-rhumb.conflist"))?;
+    cluster.start_agent(0)?;
+    cluster.wait_agent(0)?;
+    // Linux alone would forward too: what counts is that the programs are back.
+    let paths = cluster.nodes[0].paths();
+    let endpoints = Endpoints::open(&paths)?;
+    for ip in a.ips.iter().chain(&b.ips) {
+        ensure!(endpoints.get(*ip)?.is_some(), "ENDPOINTS has no {ip}");
+    }
+    for attachment in Attachments::open(&paths)?.list()?.1 {
+        let differences = cluster.nodes[0]
+            .netns
+            .run(|| attach::differences(&paths, &attachment.host_ifname))??;
+        ensure!(differences.is_empty(), "{differences:?}");
+    }
+    for family in 0..2 {
+        for (from, ip) in [
+            (&a, b.ips[family]),
+            (&a, c.ips[family]),
+            (&c, a.ips[family]),
+        ] {
+            let what = "the pods that were there";
+            cluster.reaches(what, &from.netns, "tcp", SocketAddr::new(ip, 80))?;
+        }
+    }
+    let late = cluster.pod(0, "late", json!({}))?;
+    cluster.reaches(
+        "a new pod",
+        &c.netns,
+        "tcp",
+        SocketAddr::new(late.ips[0], 80),
+    )?;
+    Ok(())
 }
