@@ -149,10 +149,10 @@ impl Game {
                 }
             }
         }
-        for i in 0..2 {
+        for vip in VIP {
             for port in [80, 81] {
                 for protocol in [TCP, UDP] {
-                    let vip = SocketAddr::new(address(VIP[i]), port);
+                    let vip = SocketAddr::new(address(vip), port);
                     w.frontends.push(Frontend {
                         address: vip,
                         protocol,

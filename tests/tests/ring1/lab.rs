@@ -232,15 +232,15 @@ impl Lab {
             .with_context(|| format!("test run of {program}"))
     }
 
-    pub fn from_pod(&mut self, frame: &Frame) -> Result<Ran> {
+    pub fn at_pod(&mut self, frame: &Frame) -> Result<Ran> {
         self.bytes(name::FROM_POD, &frame.bytes(), FORWARDED)
     }
 
-    pub fn from_uplink(&mut self, frame: &Frame) -> Result<Ran> {
+    pub fn at_uplink(&mut self, frame: &Frame) -> Result<Ran> {
         self.bytes(name::FROM_UPLINK, &frame.bytes(), FORWARDED)
     }
 
-    pub fn to_pod(&mut self, frame: &Frame, at: At) -> Result<Ran> {
+    pub fn at_stack(&mut self, frame: &Frame, at: At) -> Result<Ran> {
         self.bytes(name::TO_POD, &frame.bytes(), at)
     }
 

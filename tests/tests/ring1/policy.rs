@@ -148,8 +148,8 @@ fn egress_judges_the_backend() -> Result<()> {
 #[test]
 fn a_change_of_policy_reaches_established_connections() -> Result<()> {
     let mut w = Wire::new()?;
-    for i in 0..2 {
-        let b = at(POD_B[i], PORT);
+    for pod_b in POD_B {
+        let b = at(pod_b, PORT);
         let server = listen(&w.b, b)?;
         let mut client = connect(&w.a, b)?;
         let (mut served, _) = server.accept()?;
@@ -157,7 +157,7 @@ fn a_change_of_policy_reaches_established_connections() -> Result<()> {
         client.write_all(b"1")?;
         served.read_exact(&mut [0; 1])?;
 
-        isolate(&mut w, POD_B[i], SET, 0);
+        isolate(&mut w, pod_b, SET, 0);
         apply(&mut w);
         let denied = w.programs.counted(Reason::PolicyIngress);
         client.write_all(b"2")?;
@@ -167,7 +167,7 @@ fn a_change_of_policy_reaches_established_connections() -> Result<()> {
         );
         ensure!(w.programs.counted(Reason::PolicyIngress) > denied);
 
-        isolate(&mut w, POD_B[i], 0, 0);
+        isolate(&mut w, pod_b, 0, 0);
         apply(&mut w);
         wait_for("the retransmission", Duration::from_secs(10), || {
             Ok(served.read_exact(&mut [0; 1]).ok())
@@ -179,16 +179,16 @@ fn a_change_of_policy_reaches_established_connections() -> Result<()> {
 #[test]
 fn a_pod_without_policy_yet_is_closed_except_to_its_node() -> Result<()> {
     let mut w = Wire::new()?;
-    for i in 0..2 {
-        let b = at(POD_B[i], PORT);
+    for pod_b in POD_B {
+        let b = at(pod_b, PORT);
         let server = listen(&w.b, b)?;
-        let entry = w.tables.endpoints[&ip(POD_B[i])];
+        let entry = w.tables.endpoints[&ip(pod_b)];
         let closed = Endpoint { flags: 0, ..entry };
-        w.tables.endpoints.insert(ip(POD_B[i]), closed);
+        w.tables.endpoints.insert(ip(pod_b), closed);
         apply(&mut w);
         is_cut(&w, b)?;
         tcp(&w.node, b, &server).context("the node reaches its pod")?;
-        isolate(&mut w, POD_B[i], 0, 0);
+        isolate(&mut w, pod_b, 0, 0);
         apply(&mut w);
         tcp(&w.a, b, &server).context("open by policy")?;
         ensure!(w.programs.counted(Reason::PolicyPending) > 0);

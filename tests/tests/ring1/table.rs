@@ -40,12 +40,12 @@ fn pod_to_pod_on_the_node() -> Result<()> {
         ] {
             let there = Frame::new(A[i], B[i], there);
             let back = Frame::new(B[i], A[i], back);
-            expect(&lab.from_pod(&there)?, REDIRECT, &delivered(&there, B[i]));
-            expect(&lab.from_pod(&back)?, REDIRECT, &delivered(&back, A[i]));
-            expect(&lab.from_pod(&there)?, REDIRECT, &delivered(&there, B[i]));
+            expect(&lab.at_pod(&there)?, REDIRECT, &delivered(&there, B[i]));
+            expect(&lab.at_pod(&back)?, REDIRECT, &delivered(&back, A[i]));
+            expect(&lab.at_pod(&there)?, REDIRECT, &delivered(&there, B[i]));
         }
         let elsewhere = Frame::new(A[i], ELSEWHERE[i], udp(1, 2));
-        let ran = lab.from_pod(&elsewhere)?;
+        let ran = lab.at_pod(&elsewhere)?;
         expect(&ran, REDIRECT, &delivered(&elsewhere, ELSEWHERE[i]));
     }
     let flows = lab.programs.flows();
@@ -76,42 +76,42 @@ fn service_to_each_place() -> Result<()> {
             // Same node.
             let asked = Frame::new(A[i], VIP[i], body(4000, 80, false));
             let sent = Frame::new(A[i], B[i], body(4000, 8080, false));
-            expect(&lab.from_pod(&asked)?, REDIRECT, &delivered(&sent, B[i]));
+            expect(&lab.at_pod(&asked)?, REDIRECT, &delivered(&sent, B[i]));
             let reply = Frame::new(B[i], A[i], body(8080, 4000, true));
             let seen = Frame::new(VIP[i], A[i], body(80, 4000, true));
-            expect(&lab.from_pod(&reply)?, REDIRECT, &delivered(&seen, A[i]));
+            expect(&lab.at_pod(&reply)?, REDIRECT, &delivered(&seen, A[i]));
 
             // Another node.
             let asked = Frame::new(A[i], VIP[i], body(4001, 81, false));
             let sent = Frame::new(A[i], REMOTE[i], body(4001, 8080, false));
-            expect(&lab.from_pod(&asked)?, REDIRECT, &routed(&sent));
+            expect(&lab.at_pod(&asked)?, REDIRECT, &routed(&sent));
             let reply = Frame::new(REMOTE[i], A[i], body(8080, 4001, true));
             let seen = Frame::new(VIP[i], A[i], body(81, 4001, true));
-            expect(&lab.from_uplink(&reply)?, REDIRECT, &delivered(&seen, A[i]));
+            expect(&lab.at_uplink(&reply)?, REDIRECT, &delivered(&seen, A[i]));
 
             // The node itself: the stack has the packet, and its reply comes out at the pod.
             let asked = Frame::new(A[i], VIP[i], body(4002, 82, false));
             let sent = Frame::new(A[i], NODE[i], body(4002, 8080, false));
-            expect(&lab.from_pod(&asked)?, OK, &sent);
+            expect(&lab.at_pod(&asked)?, OK, &sent);
             let reply = Frame::new(NODE[i], A[i], body(8080, 4002, true));
             let seen = Frame::new(VIP[i], A[i], body(82, 4002, true));
-            expect(&lab.to_pod(&reply, FROM_NODE)?, OK, &seen);
+            expect(&lab.at_stack(&reply, FROM_NODE)?, OK, &seen);
 
             // The asking pod itself: the Service stands in as the client.
             let asked = Frame::new(A[i], VIP[i], body(4003, 83, false));
             let sent = Frame::new(VIP[i], A[i], body(4003, 8080, false));
-            expect(&lab.from_pod(&asked)?, REDIRECT, &delivered(&sent, A[i]));
+            expect(&lab.at_pod(&asked)?, REDIRECT, &delivered(&sent, A[i]));
             let reply = Frame::new(A[i], VIP[i], body(8080, 4003, true));
             let seen = Frame::new(VIP[i], A[i], body(83, 4003, true));
-            expect(&lab.from_pod(&reply)?, REDIRECT, &delivered(&seen, A[i]));
+            expect(&lab.at_pod(&reply)?, REDIRECT, &delivered(&seen, A[i]));
 
             // Outside: both ends are translated.
             let asked = Frame::new(A[i], VIP[i], body(50_004, 84, false));
             let sent = Frame::new(NODE[i], OUTSIDE[i], body(50_004, 8080, false));
-            expect(&lab.from_pod(&asked)?, REDIRECT, &routed(&sent));
+            expect(&lab.at_pod(&asked)?, REDIRECT, &routed(&sent));
             let reply = Frame::new(OUTSIDE[i], NODE[i], body(8080, 50_004, true));
             let seen = Frame::new(VIP[i], A[i], body(84, 50_004, true));
-            expect(&lab.from_uplink(&reply)?, REDIRECT, &delivered(&seen, A[i]));
+            expect(&lab.at_uplink(&reply)?, REDIRECT, &delivered(&seen, A[i]));
         }
     }
     Ok(())
@@ -128,7 +128,7 @@ fn all_backends_are_used() -> Result<()> {
     );
     let mut used = [0; 4];
     for port in 0..200 {
-        let ran = lab.from_pod(&Frame::new(A[0], VIP[0], udp(10_000 + port, 80)))?;
+        let ran = lab.at_pod(&Frame::new(A[0], VIP[0], udp(10_000 + port, 80)))?;
         let seen = frames::read(&ran.frame).expect("a sound frame");
         let Body::Udp { dport, .. } = seen.body else {
             panic!("{seen:?}")
@@ -147,35 +147,35 @@ fn pod_to_node_and_node_to_pod() -> Result<()> {
         // Policy that admits nothing does not stand between a pod and its node.
         lab.sets(A[i], 66, 66);
         let to_node = Frame::new(A[i], NODE[i], tcp(4000, 22, SYN));
-        expect(&lab.from_pod(&to_node)?, OK, &to_node);
+        expect(&lab.at_pod(&to_node)?, OK, &to_node);
         let reply = Frame::new(NODE[i], A[i], tcp(22, 4000, SYN | ACK));
-        expect(&lab.to_pod(&reply, FROM_NODE)?, OK, &reply);
+        expect(&lab.at_stack(&reply, FROM_NODE)?, OK, &reply);
 
         let to_pod = Frame::new(NODE[i], A[i], tcp(5000, 80, SYN));
-        expect(&lab.to_pod(&to_pod, FROM_NODE)?, OK, &to_pod);
+        expect(&lab.at_stack(&to_pod, FROM_NODE)?, OK, &to_pod);
         let reply = Frame::new(A[i], NODE[i], tcp(80, 5000, SYN | ACK));
-        expect(&lab.from_pod(&reply)?, OK, &reply);
+        expect(&lab.at_pod(&reply)?, OK, &reply);
         // Whatever source the node's own packet has.
         let odd = Frame::new(OUTSIDE[i], A[i], udp(5000, 53));
-        expect(&lab.to_pod(&odd, FROM_NODE)?, OK, &odd);
+        expect(&lab.at_stack(&odd, FROM_NODE)?, OK, &odd);
         let reply = Frame::new(A[i], OUTSIDE[i], udp(53, 5000));
-        expect(&lab.from_pod(&reply)?, OK, &reply);
+        expect(&lab.at_pod(&reply)?, OK, &reply);
 
         // What the stack forwards is judged by its source address, that of the node too.
         for source in [NODE[i], OUTSIDE[i], REMOTE[i]] {
             let forwarded = Frame::new(source, A[i], udp(6000, 80));
             let event = lab.dropped(Reason::PolicyIngress, |lab| {
-                lab.to_pod(&forwarded, FORWARDED)
+                lab.at_stack(&forwarded, FORWARDED)
             })?;
             ensure!(event.set == 66 && event.src == ip(source), "{event:?}");
         }
         lab.peer(REMOTE[i], 5);
         lab.allow(66, 5, UDP, 80);
         let forwarded = Frame::new(REMOTE[i], A[i], udp(6000, 80));
-        expect(&lab.to_pod(&forwarded, FORWARDED)?, OK, &forwarded);
+        expect(&lab.at_stack(&forwarded, FORWARDED)?, OK, &forwarded);
         // Its reply goes back the way it came: through the stack.
         let reply = Frame::new(A[i], REMOTE[i], udp(80, 6000));
-        expect(&lab.from_pod(&reply)?, OK, &reply);
+        expect(&lab.at_pod(&reply)?, OK, &reply);
     }
     Ok(())
 }
@@ -192,7 +192,7 @@ fn pod_to_outside_and_back() -> Result<()> {
             let echoes = matches!(body(0, 0, false), Body::Echo { .. });
             let far = if echoes { 0 } else { 443 };
             let asked = Frame::new(A[i], OUTSIDE[i], body(4000, far, false));
-            let ran = lab.from_pod(&asked)?;
+            let ran = lab.at_pod(&asked)?;
             let seen = frames::read(&ran.frame).expect("a sound frame");
             let port = match seen.body {
                 Body::Tcp { sport, .. } | Body::Udp { sport, .. } => sport,
@@ -203,15 +203,15 @@ fn pod_to_outside_and_back() -> Result<()> {
             let sent = Frame::new(NODE[i], OUTSIDE[i], body(port, far, false));
             expect(&ran, REDIRECT, &routed(&sent));
             // The same again, by the same port.
-            expect(&lab.from_pod(&asked)?, REDIRECT, &routed(&sent));
+            expect(&lab.at_pod(&asked)?, REDIRECT, &routed(&sent));
             let reply = Frame::new(OUTSIDE[i], NODE[i], body(far, port, true));
             let back = Frame::new(OUTSIDE[i], A[i], body(far, 4000, true));
-            expect(&lab.from_uplink(&reply)?, REDIRECT, &delivered(&back, A[i]));
+            expect(&lab.at_uplink(&reply)?, REDIRECT, &delivered(&back, A[i]));
         }
         // What is the node's own goes to the stack: ports of ours without a flow too.
         for port in [22, 55_555] {
             let frame = Frame::new(OUTSIDE[i], NODE[i], udp(443, port));
-            expect(&lab.from_uplink(&frame)?, OK, &frame);
+            expect(&lab.at_uplink(&frame)?, OK, &frame);
         }
     }
     Ok(())
@@ -233,10 +233,10 @@ fn icmp_errors_find_their_flow() -> Result<()> {
         lab.service(VIP[i], 80, UDP, &[(OUTSIDE[i], 8080)]);
         let asked = Frame::new(A[i], VIP[i], udp(50_100, 80));
         let sent = Frame::new(NODE[i], OUTSIDE[i], udp(50_100, 8080));
-        expect(&lab.from_pod(&asked)?, REDIRECT, &routed(&sent));
+        expect(&lab.at_pod(&asked)?, REDIRECT, &routed(&sent));
         let quoted = sent.packet();
         let told = Frame::new(router[i], NODE[i], error(i, quoted.clone()));
-        let ran = lab.from_uplink(&told)?;
+        let ran = lab.at_uplink(&told)?;
         let seen = frames::read(&ran.frame).expect("sound checksums");
         ensure!(ran.code == REDIRECT && seen.dst == Frame::new(A[i], A[i], udp(0, 0)).dst);
         ensure!(seen.src == told.src && seen.macs == macs(A[i]), "{seen:?}");
@@ -255,7 +255,7 @@ fn icmp_errors_find_their_flow() -> Result<()> {
         // About a flow that we don't have: the stack's.
         let unknown = Frame::new(NODE[i], OUTSIDE[i], udp(50_101, 8080));
         let told = Frame::new(router[i], NODE[i], error(i, unknown.packet()));
-        expect(&lab.from_uplink(&told)?, OK, &told);
+        expect(&lab.at_uplink(&told)?, OK, &told);
     }
     Ok(())
 }
@@ -266,30 +266,26 @@ fn from_outside_and_other_nodes_to_pod() -> Result<()> {
     for i in 0..2 {
         for source in [REMOTE[i], OUTSIDE[i]] {
             let there = Frame::new(source, A[i], tcp(6000, 80, SYN));
-            expect(
-                &lab.from_uplink(&there)?,
-                REDIRECT,
-                &delivered(&there, A[i]),
-            );
+            expect(&lab.at_uplink(&there)?, REDIRECT, &delivered(&there, A[i]));
             // The reply keeps the pod's address, though it leaves the cluster.
             let back = Frame::new(A[i], source, tcp(80, 6000, SYN | ACK));
-            expect(&lab.from_pod(&back)?, REDIRECT, &routed(&back));
+            expect(&lab.at_pod(&back)?, REDIRECT, &routed(&back));
         }
         // Policy is judged here.
         lab.sets(A[i], 67, 0);
         let denied = Frame::new(OUTSIDE[i], A[i], tcp(6001, 80, SYN));
-        let event = lab.dropped(Reason::PolicyIngress, |lab| lab.from_uplink(&denied))?;
+        let event = lab.dropped(Reason::PolicyIngress, |lab| lab.at_uplink(&denied))?;
         ensure!(event.hook == hook::FROM_UPLINK && event.dport_be == 80u16.to_be());
         // … and of the connection that is under way, since the epoch has moved on.
         let under_way = Frame::new(OUTSIDE[i], A[i], tcp(6000, 80, ACK));
-        lab.dropped(Reason::PolicyIngress, |lab| lab.from_uplink(&under_way))?;
+        lab.dropped(Reason::PolicyIngress, |lab| lab.at_uplink(&under_way))?;
         let reply = Frame::new(A[i], OUTSIDE[i], tcp(80, 6000, ACK));
-        lab.dropped(Reason::PolicyIngress, |lab| lab.from_pod(&reply))?;
+        lab.dropped(Reason::PolicyIngress, |lab| lab.at_pod(&reply))?;
         lab.sets(A[i], 0, 0);
-        expect(&lab.from_pod(&reply)?, REDIRECT, &routed(&reply));
+        expect(&lab.at_pod(&reply)?, REDIRECT, &routed(&reply));
         // A source that is one of our pods'.
         let forged = Frame::new(B[i], A[i], udp(1, 2));
-        lab.dropped(Reason::SpoofedLocalPod, |lab| lab.from_uplink(&forged))?;
+        lab.dropped(Reason::SpoofedLocalPod, |lab| lab.at_uplink(&forged))?;
     }
     Ok(())
 }
@@ -309,7 +305,7 @@ fn a_service_without_backends_refuses() -> Result<()> {
         for (flags, seq, ack, reset) in [(SYN, 0, 1001, RST | ACK), (ACK, 5000, 0, RST)] {
             let before = lab.programs.counted(Reason::NoBackend);
             lab.programs.events();
-            let ran = lab.from_pod(&Frame::new(A[i], VIP[i], tcp(4000, 80, flags)))?;
+            let ran = lab.at_pod(&Frame::new(A[i], VIP[i], tcp(4000, 80, flags)))?;
             let body = Body::Tcp {
                 sport: 80,
                 dport: 4000,
@@ -324,10 +320,10 @@ fn a_service_without_backends_refuses() -> Result<()> {
         }
         // A reset is never answered.
         let reset = Frame::new(A[i], VIP[i], tcp(4000, 80, RST));
-        lab.dropped(Reason::NoBackend, |lab| lab.from_pod(&reset))?;
+        lab.dropped(Reason::NoBackend, |lab| lab.at_pod(&reset))?;
         // Port unreachable, quoting the IP header and eight bytes.
         let asked = Frame::new(A[i], VIP[i], udp(4000, 80));
-        let ran = lab.from_pod(&asked)?;
+        let ran = lab.at_pod(&asked)?;
         let body = Body::Icmp {
             kind: [3, 1][i],
             code: [3, 4][i],
@@ -349,7 +345,7 @@ fn the_last_hop() -> Result<()> {
             frame.ttl = 1;
             let before = lab.programs.counted(Reason::TtlExceeded);
             lab.programs.events();
-            let ran = lab.from_pod(&frame)?;
+            let ran = lab.at_pod(&frame)?;
             let body = Body::Icmp {
                 kind: [11, 3][i],
                 code: 0,
@@ -365,7 +361,7 @@ fn the_last_hop() -> Result<()> {
         }
         let mut frame = Frame::new(REMOTE[i], A[i], udp(4000, 80));
         frame.ttl = 1;
-        lab.dropped(Reason::TtlExceeded, |lab| lab.from_uplink(&frame))?;
+        lab.dropped(Reason::TtlExceeded, |lab| lab.at_uplink(&frame))?;
     }
     Ok(())
 }
@@ -385,21 +381,21 @@ fn what_is_dropped() -> Result<()> {
             ensure!((ran.code == REDIRECT) == (liar == B[i]), "{liar}: {ran:?}");
         }
         let nobody = Frame::new(A[i], NOBODY[i], udp(1, 2));
-        lab.dropped(Reason::NoEndpoint, |lab| lab.from_pod(&nobody))?;
+        lab.dropped(Reason::NoEndpoint, |lab| lab.at_pod(&nobody))?;
         let sctp = Body::Other {
             protocol: 132,
             data: vec![0; 20],
         };
         let frame = Frame::new(A[i], B[i], sctp.clone());
-        lab.dropped(Reason::UnsupportedProtocol, |lab| lab.from_pod(&frame))?;
+        lab.dropped(Reason::UnsupportedProtocol, |lab| lab.at_pod(&frame))?;
         let to_node = Frame::new(A[i], NODE[i], sctp);
-        expect(&lab.from_pod(&to_node)?, OK, &to_node);
+        expect(&lab.at_pod(&to_node)?, OK, &to_node);
         let multicast = ["224.0.0.251", "ff05::fb"][i];
         let frame = Frame::new(A[i], multicast, udp(5353, 5353));
-        lab.dropped(Reason::NoRoute, |lab| lab.from_pod(&frame))?;
+        lab.dropped(Reason::NoRoute, |lab| lab.at_pod(&frame))?;
         lab.sets(B[i], 0, 68);
         let frame = Frame::new(B[i], A[i], udp(1, 3));
-        let event = lab.dropped(Reason::PolicyEgress, |lab| lab.from_pod(&frame))?;
+        let event = lab.dropped(Reason::PolicyEgress, |lab| lab.at_pod(&frame))?;
         ensure!(event.set == 68 && event.rule == 0, "{event:?}");
         // A pod without policy yet.
         let key = ip(ELSEWHERE[i]);
@@ -408,7 +404,7 @@ fn what_is_dropped() -> Result<()> {
         lab.tables.endpoints.insert(key, closed);
         lab.write();
         let frame = Frame::new(A[i], ELSEWHERE[i], udp(1, 3));
-        lab.dropped(Reason::PolicyPending, |lab| lab.from_pod(&frame))?;
+        lab.dropped(Reason::PolicyPending, |lab| lab.at_pod(&frame))?;
     }
     // Later fragments: within the cluster they pass where no rule needs a port.
     let mut fragment = Frame::new(
@@ -420,12 +416,12 @@ fn what_is_dropped() -> Result<()> {
         },
     );
     fragment.fragment = 0x0001_00b9;
-    expect(&lab.from_pod(&fragment)?, REDIRECT, &routed(&fragment));
+    expect(&lab.at_pod(&fragment)?, REDIRECT, &routed(&fragment));
     fragment.dst = Frame::new(OUTSIDE[0], OUTSIDE[0], udp(0, 0)).dst;
-    lab.dropped(Reason::Fragment, |lab| lab.from_pod(&fragment))?;
+    lab.dropped(Reason::Fragment, |lab| lab.at_pod(&fragment))?;
     lab.sets(A[0], 0, 68);
     fragment.dst = Frame::new(REMOTE[0], REMOTE[0], udp(0, 0)).dst;
-    lab.dropped(Reason::Fragment, |lab| lab.from_pod(&fragment))?;
+    lab.dropped(Reason::Fragment, |lab| lab.at_pod(&fragment))?;
     Ok(())
 }
 
@@ -464,7 +460,7 @@ fn truncated_and_malformed() -> Result<()> {
         data: [0, 0, 1, 4, 0, 0, 0, 0].repeat(40),
     };
     let frame = Frame::new(A[1], B[1], chain);
-    lab.dropped(Reason::UnsupportedProtocol, |lab| lab.from_pod(&frame))?;
+    lab.dropped(Reason::UnsupportedProtocol, |lab| lab.at_pod(&frame))?;
     Ok(())
 }
 
@@ -481,22 +477,22 @@ fn flows_end() -> Result<()> {
             delivered(&Frame::new(A[i], B[i], body(4000, port)), B[i])
         };
         let syn = |s, d| tcp(s, d, SYN);
-        expect(&lab.from_pod(&datagram)?, REDIRECT, &to(1, udp));
-        expect(&lab.from_pod(&segment(SYN))?, REDIRECT, &to(1, syn));
+        expect(&lab.at_pod(&datagram)?, REDIRECT, &to(1, udp));
+        expect(&lab.at_pod(&segment(SYN))?, REDIRECT, &to(1, syn));
         let reply = Frame::new(B[i], A[i], tcp(1, 4000, SYN | ACK));
-        lab.from_pod(&reply)?;
+        lab.at_pod(&reply)?;
         // Another backend takes the slot; flows stay with the one that they have.
         lab.service(VIP[i], 80, UDP, &[(B[i], 2)]);
         lab.service(VIP[i], 80, TCP, &[(B[i], 2)]);
-        expect(&lab.from_pod(&datagram)?, REDIRECT, &to(1, udp));
-        expect(&lab.from_pod(&segment(SYN))?, REDIRECT, &to(1, syn));
+        expect(&lab.at_pod(&datagram)?, REDIRECT, &to(1, udp));
+        expect(&lab.at_pod(&segment(SYN))?, REDIRECT, &to(1, syn));
         // Idle for longer than any datagram's flow lives.
         lab.age(200);
-        expect(&lab.from_pod(&datagram)?, REDIRECT, &to(2, udp));
-        expect(&lab.from_pod(&segment(SYN))?, REDIRECT, &to(1, syn));
+        expect(&lab.at_pod(&datagram)?, REDIRECT, &to(2, udp));
+        expect(&lab.at_pod(&segment(SYN))?, REDIRECT, &to(1, syn));
         // Closed by its own side, then opened again from the same port.
-        lab.from_pod(&segment(frames::FIN | ACK))?;
-        expect(&lab.from_pod(&segment(SYN))?, REDIRECT, &to(2, syn));
+        lab.at_pod(&segment(frames::FIN | ACK))?;
+        expect(&lab.at_pod(&segment(SYN))?, REDIRECT, &to(2, syn));
     }
     Ok(())
 }

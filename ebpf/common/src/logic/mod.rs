@@ -20,6 +20,9 @@ mod tables;
 #[cfg(any(test, feature = "host"))]
 pub mod host;
 
+#[cfg(test)]
+mod tests;
+
 pub use flows::{expired, timeout};
 pub use hooks::{from_pod, from_uplink, to_pod};
 pub use packet::{L4Csum, Packet, Wire};

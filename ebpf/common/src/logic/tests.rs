@@ -1,0 +1,211 @@
+//! The hooks on the host: what needs a clock, a full table or a lucky random number. Bytes and
+//! paths are ring 1's.
+
+use std::vec;
+use std::vec::Vec;
+
+use super::host::{Frame, HostTables};
+use super::*;
+use crate::addr::Ip;
+use crate::flow::{FlowKey, flow_flag};
+use crate::maps::*;
+
+const POD: [u8; 4] = [10, 0, 1, 2];
+const OTHER: [u8; 4] = [10, 0, 1, 3];
+const OUTSIDE: [u8; 4] = [192, 0, 2, 1];
+const NODE: [u8; 4] = [172, 16, 0, 1];
+
+fn ip(a: [u8; 4]) -> Ip {
+    core::net::Ipv4Addr::from(a).into()
+}
+
+/// A UDP datagram without a checksum.
+fn datagram(src: [u8; 4], dst: [u8; 4], sport: u16, dport: u16) -> Frame {
+    let mut b = vec![0; 12];
+    b.extend([8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0]);
+    b.extend(src);
+    b.extend(dst);
+    b.extend(sport.to_be_bytes());
+    b.extend(dport.to_be_bytes());
+    b.extend([0, 8, 0, 0]);
+    Frame(b)
+}
+
+fn tables() -> HostTables {
+    let mut t = HostTables::default();
+    for (pod, ifindex) in [(POD, 3), (OTHER, 4)] {
+        let e = Endpoint {
+            ifindex,
+            flags: endpoint_flag::OPEN,
+            ..Endpoint::default()
+        };
+        t.endpoints.insert(ip(pod), e);
+    }
+    t.config.flags = config_flag::MASQUERADE_V4;
+    t.config.node_ip4 = ip(NODE);
+    t.config.nat_port_min = 40_000;
+    t.config.nat_port_max = 40_003;
+    t
+}
+
+fn send(t: &mut HostTables, frame: &Frame) -> (Action, Meta) {
+    let mut m = Meta::default();
+    m.reset();
+    let action = from_pod(&mut frame.clone(), t, &mut m, 3);
+    (action, m)
+}
+
+fn ports(t: &HostTables) -> Vec<u16> {
+    let mut ports: Vec<u16> = t
+        .flows
+        .values()
+        .filter(|f| f.flags & flow_flag::REPLY == 0)
+        .map(|f| u16::from_be(f.to_sport_be))
+        .collect();
+    ports.sort_unstable();
+    ports
+}
+
+#[test]
+fn masquerade_uses_each_port_once_towards_a_place() {
+    let mut t = tables();
+    for i in 0..200 {
+        let (action, _) = send(&mut t, &datagram(POD, OUTSIDE, 1000 + i, 53));
+        match action {
+            Action::Route => {}
+            Action::Drop(Reason::NatPortsExhausted) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    // Four ports in all, and tries enough to find each of them.
+    for i in 0..200 {
+        send(&mut t, &datagram(POD, OUTSIDE, 2000 + i, 53));
+    }
+    assert_eq!(ports(&t), [40_000, 40_001, 40_002, 40_003]);
+    let (action, _) = send(&mut t, &datagram(POD, OUTSIDE, 999, 53));
+    assert_eq!(action, Action::Drop(Reason::NatPortsExhausted));
+    // Another destination has the same ports once more.
+    let (action, _) = send(&mut t, &datagram(POD, OUTSIDE, 999, 54));
+    assert_eq!(action, Action::Route);
+    // Idle flows give their ports back.
+    t.now += timeout(17, 0) + 1;
+    let (action, m) = send(&mut t, &datagram(POD, OUTSIDE, 998, 53));
+    assert_eq!(action, Action::Route);
+    assert_eq!(m.to.src, ip(NODE));
+}
+
+#[test]
+fn either_direction_keeps_both_alive_and_mends_the_other() {
+    let mut t = tables();
+    let there = datagram(POD, OTHER, 1000, 53);
+    let back = datagram(OTHER, POD, 53, 1000);
+    send(&mut t, &there);
+    let reply = |t: &mut HostTables| {
+        let mut m = Meta::default();
+        m.reset();
+        from_pod(&mut back.clone(), t, &mut m, 4)
+    };
+    assert_eq!(reply(&mut t), Action::Pod(3));
+    for _ in 0..10 {
+        t.now += 100;
+        assert_eq!(reply(&mut t), Action::Pod(3));
+    }
+    assert!(t.flows.values().all(|f| f.last_seen == t.now));
+    // One entry is evicted; the next packet of the other makes it again, as it was.
+    let before = t.flows.clone();
+    let key = FlowKey {
+        src: ip(POD),
+        dst: ip(OTHER),
+        sport_be: 1000u16.to_be(),
+        dport_be: 53u16.to_be(),
+        protocol: 17,
+    };
+    t.flows.remove(&key).expect("the flow");
+    t.now += 1;
+    reply(&mut t);
+    let timeless = |f: &crate::flow::Flow| crate::flow::Flow { last_seen: 0, ..*f };
+    assert_eq!(timeless(&t.flows[&key]), timeless(&before[&key]));
+}
+
+#[test]
+fn a_slot_that_just_went_away_is_read_again() {
+    let mut t = tables();
+    let key = ServiceKey {
+        vip: ip([10, 96, 0, 1]),
+        port_be: 53u16.to_be(),
+        protocol: 17,
+        ..ServiceKey::default()
+    };
+    let service = Service {
+        id: 1,
+        count: 2,
+        ..Service::default()
+    };
+    t.services.insert(key, service);
+    let asked = datagram(POD, [10, 96, 0, 1], 1000, 53);
+    // No slot at all: the writer is between two steps for longer than a packet waits.
+    let (action, _) = send(&mut t, &asked);
+    assert_eq!(action, Action::Drop(Reason::ServiceRace));
+    let slot = SlotKey {
+        service: 1,
+        slot: 0,
+    };
+    t.slots.insert(slot, 9);
+    let backend = Backend {
+        addr: ip(OTHER),
+        port_be: 5353u16.to_be(),
+        protocol: 17,
+        flags: 0,
+        generation: 1,
+    };
+    t.random = vec![0];
+    let (action, _) = send(&mut t, &asked);
+    assert_eq!(action, Action::Drop(Reason::ServiceRace), "no backend yet");
+    t.backends.insert(9, backend);
+    t.random = vec![0];
+    let (action, m) = send(&mut t, &asked);
+    assert_eq!(action, Action::Pod(4));
+    assert_eq!((m.to.dst, m.to.dport_be), (ip(OTHER), backend.port_be));
+}
+
+#[test]
+fn timeouts_grow_with_what_was_seen() {
+    let all = flow_flag::REPLIED | flow_flag::FIN_ORIGINAL | flow_flag::FIN_REPLY;
+    assert!(timeout(6, flow_flag::REPLIED) > timeout(6, 0));
+    assert!(timeout(6, flow_flag::REPLIED | flow_flag::FIN_REPLY) > timeout(6, all));
+    assert!(timeout(6, all | flow_flag::RST) < timeout(6, all));
+    assert!(timeout(17, flow_flag::REPLIED) > timeout(17, 0));
+}
+
+/// Whatever bytes come in, nothing panics and no hook hands on what it can't read as its own.
+#[test]
+fn any_bytes_are_survived() {
+    let mut seed = 0x2545_f491_4f6c_dd1du64;
+    let mut next = || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let mut t = tables();
+    for round in 0..20_000u32 {
+        let mut bytes = datagram(POD, OTHER, 1, 2).0;
+        bytes.resize(42 + (next() % 80) as usize, 0);
+        for _ in 0..next() % 12 {
+            let at = (next() % bytes.len() as u64) as usize;
+            bytes[at] = next() as u8;
+        }
+        if round % 3 == 0 {
+            bytes[12..14].copy_from_slice(&[0x86, 0xdd]);
+            bytes[14] = 0x60;
+        }
+        bytes.truncate((next() % (bytes.len() as u64 + 1)) as usize);
+        let mut m = Meta::default();
+        m.reset();
+        let _ = from_pod(&mut Frame(bytes.clone()), &mut t, &mut m, 3);
+        m.reset();
+        let _ = from_uplink(&mut Frame(bytes.clone()), &mut t, &mut m);
+        m.reset();
+        let _ = to_pod(&mut Frame(bytes), &mut t, &mut m, 3, round % 2 == 0);
+    }
+}
