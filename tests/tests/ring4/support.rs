@@ -77,7 +77,7 @@ impl Suite {
             let output = self.cluster.kubectl_run(arguments);
             let output = output.unwrap_or_else(|error| format!("{error:#}"));
             let lines: Vec<_> = output.lines().collect();
-            text.push_str(&lines[lines.len().saturating_sub(40)..].join("\n"));
+            text.push_str(&lines[lines.len().saturating_sub(25)..].join("\n"));
             text.push('\n');
         }
         text.push_str(&self.cluster.log_tails());

@@ -434,7 +434,7 @@ impl Cluster {
             .map_err(|error| error.context(self.log_tails()))
     }
 
-    /// The last lines of every log.
+    /// The last lines of the logs.
     pub fn log_tails(&self) -> String {
         let mut text = format!("logs are in {}", self.layout.log_dir().display());
         let Ok(entries) = fs::read_dir(self.layout.log_dir()) else {
@@ -442,6 +442,8 @@ impl Cluster {
         };
         let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
         files.sort();
+        // containerd's says a lot about everything.
+        files.retain(|file| !file.to_string_lossy().ends_with("-containerd.log"));
         for file in files {
             let log = fs::read(&file).unwrap_or_default();
             let log = String::from_utf8_lossy(&log);
