@@ -24,8 +24,9 @@ pub struct Object {
     pub json: Bytes,
     /// Where the resourceVersion's digits begin.
     version_at: usize,
-    /// Labels and selectable fields, at the paths where the whole object has them.
-    index: Value,
+    /// Labels and selectable fields, at the paths where the whole object has them; as JSON, since
+    /// a `Value` takes several times the memory and most objects are rarely asked.
+    index: Box<str>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -88,14 +89,16 @@ impl Object {
             namespace: json::text(&value, "metadata.namespace").into(),
             name: json::text(&value, "metadata.name").into(),
             revision: kv.mod_revision,
-            index: index(kind, &value),
+            index: index(kind, &value).to_string().into(),
             json: json.into(),
             version_at,
         })
     }
 
-    pub fn index(&self) -> &Value {
-        &self.index
+    /// Labels and selectable fields.
+    pub fn index(&self) -> Value {
+        // Written by `from_stored`.
+        serde_json::from_str(&self.index).unwrap_or_default()
     }
 
     /// Name within the kind, in the order of lists: `namespace/name`.
@@ -130,7 +133,7 @@ impl Object {
 
     /// What the object holds in memory.
     pub fn weight(&self) -> usize {
-        self.json.len() + 256
+        self.json.len() + self.index.len() + size_of::<Object>()
     }
 }
 

@@ -55,7 +55,8 @@ fn pods() -> Option<&'static Kind> {
 impl Lookup for Cache {
     fn node_of(&self, namespace: &str, pod: &str) -> Option<String> {
         let pod = self.collection(pods()?)?.get(namespace, pod)?;
-        let node = json::text(pod.index(), "spec.nodeName");
+        let index = pod.index();
+        let node = json::text(&index, "spec.nodeName");
         (!node.is_empty()).then(|| node.to_string())
     }
 
@@ -65,7 +66,7 @@ impl Lookup for Cache {
         };
         pods.list(namespace)
             .iter()
-            .filter(|pod| json::text(pod.index(), "spec.nodeName") == node)
+            .filter(|pod| json::text(&pod.index(), "spec.nodeName") == node)
             .any(|pod| names(&pod.value(), resource, name))
     }
 }

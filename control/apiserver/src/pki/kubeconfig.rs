@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::ca::Pair;
 
-/// A kubeconfig with one cluster, one user and one context. It is JSON, which is YAML too.
+/// A kubeconfig with one cluster, one user and one context.
 pub fn kubeconfig(server: &str, ca_certificate: &str, user: &str, pair: &Pair) -> String {
     let config: Value = json!({
         "apiVersion": "v1",
@@ -31,6 +31,9 @@ pub fn kubeconfig(server: &str, ca_certificate: &str, user: &str, pair: &Pair) -
         }],
         "current-context": "rhumb",
     });
-    // serde_saphyr writes what a person may edit; a Value can't fail to be written.
-    serde_saphyr::to_string(&config).unwrap_or_else(|_| config.to_string())
+    let mut options = serde_saphyr::SerializerOptions::default();
+    // One line a value: people cut certificates out with line tools.
+    options.prefer_block_scalars = false;
+    // JSON is YAML too, and a Value can always be written.
+    serde_saphyr::to_string_with_options(&config, options).unwrap_or_else(|_| config.to_string())
 }

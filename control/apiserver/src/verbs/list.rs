@@ -37,10 +37,13 @@ impl Selection {
 
     pub fn matches(&self, request: &Request, object: &Object) -> bool {
         let namespace = &request.resource.namespace;
-        (namespace.is_empty() || **namespace == *object.namespace)
-            && (self.name.is_empty() || *self.name == *object.name)
-            && self.labels.matches(object.index())
-            && self.fields.matches(request.kind, object.index())
+        let here = (namespace.is_empty() || **namespace == *object.namespace)
+            && (self.name.is_empty() || *self.name == *object.name);
+        if !here || (self.labels.is_everything() && self.fields.is_everything()) {
+            return here;
+        }
+        let index = object.index();
+        self.labels.matches(&index) && self.fields.matches(request.kind, &index)
     }
 }
 
