@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::registry::{self, KINDS, Kind};
+use crate::registry::{self, KINDS, Kind, REVIEWS, Review};
 
 /// What `/version` answers; the minor is the Kubernetes version whose API this is.
 pub fn version() -> Value {
@@ -40,6 +40,19 @@ pub fn api_versions(server_address: &str) -> Value {
     })
 }
 
+/// The groups of kinds and of reviews.
+fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut groups = registry::groups();
+    for review in REVIEWS {
+        match groups.iter_mut().find(|(group, _)| *group == review.group) {
+            Some((_, versions)) if versions.contains(&review.version) => {}
+            Some((_, versions)) => versions.push(review.version),
+            None => groups.push((review.group, vec![review.version])),
+        }
+    }
+    groups
+}
+
 fn api_group(group: &str, versions: &[&str]) -> Value {
     let entry = |v: &&str| json!({"groupVersion": format!("{group}/{v}"), "version": v});
     let versions: Vec<Value> = versions.iter().map(entry).collect();
@@ -49,7 +62,7 @@ fn api_group(group: &str, versions: &[&str]) -> Value {
 
 /// `GET /apis`.
 pub fn api_group_list() -> Value {
-    let groups: Vec<Value> = registry::groups()
+    let groups: Vec<Value> = groups()
         .iter()
         .filter(|(group, _)| !group.is_empty())
         .map(|(group, versions)| api_group(group, versions))
@@ -59,7 +72,7 @@ pub fn api_group_list() -> Value {
 
 /// `GET /apis/<group>`; `None` if no such group is served.
 pub fn group(group: &str) -> Option<Value> {
-    let (name, versions) = registry::groups().into_iter().find(|(g, _)| *g == group)?;
+    let (name, versions) = groups().into_iter().find(|(g, _)| *g == group)?;
     if name.is_empty() {
         return None;
     }
@@ -105,6 +118,18 @@ pub fn resource_list(group: &str, version: &str) -> Option<Value> {
             }
             resources.push(row);
         }
+    }
+    for review in REVIEWS
+        .iter()
+        .filter(|r| r.group == group && r.version == version)
+    {
+        resources.push(json!({
+            "name": review.plural,
+            "singularName": review.singular,
+            "namespaced": false,
+            "kind": review.kind,
+            "verbs": ["create"],
+        }));
     }
     if resources.is_empty() {
         return None;
@@ -154,18 +179,24 @@ impl Aggregated {
 
 /// `APIGroupDiscoveryList` for `/api` (`core` true) or `/apis`.
 pub fn aggregated(form: Aggregated, core: bool) -> Value {
-    let items: Vec<Value> = registry::groups()
+    let items: Vec<Value> = groups()
         .into_iter()
         .filter(|(group, _)| group.is_empty() == core)
         .map(|(group, versions)| {
             let versions: Vec<Value> = versions
                 .into_iter()
                 .map(|version| {
-                    let resources: Vec<Value> = KINDS
+                    let mut resources: Vec<Value> = KINDS
                         .iter()
                         .filter(|k| k.group == group && k.version == version)
                         .map(resource)
                         .collect();
+                    resources.extend(
+                        REVIEWS
+                            .iter()
+                            .filter(|r| r.group == group && r.version == version)
+                            .map(review),
+                    );
                     json!({"version": version, "resources": resources, "freshness": "Current"})
                 })
                 .collect();
@@ -185,6 +216,16 @@ pub fn aggregated(form: Aggregated, core: bool) -> Value {
     json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": api_version,
         "metadata": {}, "items": items,
+    })
+}
+
+fn review(review: &Review) -> Value {
+    json!({
+        "resource": review.plural,
+        "responseKind": {"group": review.group, "version": review.version, "kind": review.kind},
+        "scope": "Cluster",
+        "singularResource": review.singular,
+        "verbs": ["create"],
     })
 }
 
@@ -256,6 +297,6 @@ mod tests {
                 .map(|v| v["resources"].as_array().unwrap().len())
                 .sum::<usize>()
         };
-        assert_eq!(count(true) + count(false), KINDS.len());
+        assert_eq!(count(true) + count(false), KINDS.len() + REVIEWS.len());
     }
 }

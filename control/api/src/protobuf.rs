@@ -135,7 +135,12 @@ fn type_name(api_version: &str, kind: &str) -> Option<String> {
         ("v1", "Binding") => "io.k8s.api.core.v1.Binding",
         // Registered in every group.
         (_, "DeleteOptions") => "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions",
-        _ => return None,
+        _ => {
+            let review = registry::REVIEWS
+                .iter()
+                .find(|r| r.kind == kind && format!("{}/{}", r.group, r.version) == api_version)?;
+            review.schema_name
+        }
     };
     Some(name.to_string())
 }

@@ -129,7 +129,10 @@ fn extra_schemas() -> Vec<(std::borrow::Cow<'static, str>, SchemaFn)> {
     }
     vec![
         pair::<k8s::autoscaling::v1::Scale>(),
+        pair::<k8s::authentication::v1::SelfSubjectReview>(),
         pair::<k8s::authentication::v1::TokenRequest>(),
+        pair::<k8s::authorization::v1::SelfSubjectAccessReview>(),
+        pair::<k8s::authorization::v1::SubjectAccessReview>(),
         pair::<k8s::core::v1::Binding>(),
         pair::<meta::DeleteOptions>(),
         pair::<meta::Status>(),

@@ -7,6 +7,7 @@ use http::header::{ACCEPT, CONTENT_LENGTH};
 use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use rhumb_api::registry;
 use rhumb_api::status::{ApiError, Result};
 
 use crate::auth::authorize::{self, Attributes};
@@ -18,7 +19,7 @@ use crate::route::{self, Query, Resource, Target};
 use crate::server::Api;
 use crate::system;
 use crate::verbs::write::Part;
-use crate::verbs::{Request, bind, delete, list, scale, token, watch, write};
+use crate::verbs::{Request, bind, delete, list, review, scale, token, watch, write};
 
 /// As kube-apiserver.
 const MAX_BODY: usize = 3 << 20;
@@ -106,7 +107,24 @@ async fn answer(
             if resource.kind.is_some() {
                 labels.resource = resource.described();
             }
+            let review =
+                registry::find_review(&resource.group, &resource.version, &resource.plural);
+            if let Some(review) = review
+                && authorize::review(&user, review.kind)
+            {
+                if verb != "create" || !resource.name.is_empty() || !resource.namespace.is_empty() {
+                    return Err(ApiError::method_not_allowed());
+                }
+                labels.resource = resource.described();
+                let (parts, body) = request.into_parts();
+                let body = read_body(&parts.headers, body).await?;
+                return review::create(review, &user, &query, &parts.headers, &body, &*api.cache);
+            }
             may(api, &user, verb, &resource, &query)?;
+            if verb == "list" && resource.group == "apiextensions.k8s.io" {
+                // kubectl asks for them before it says that it doesn't know a kind.
+                return system::no_definitions(api, &resource, request.headers());
+            }
             dispatch(api, user, verb, resource, query, request).await
         }
     }

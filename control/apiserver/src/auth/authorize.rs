@@ -203,6 +203,13 @@ fn agent_writes(user: &User, attributes: &Attributes<'_>, lookup: &dyn Lookup) -
     }
 }
 
+/// Whether the user may ask for a review: everybody about themselves, but for pods, whose tokens
+/// do discovery only; about others, only admins.
+pub fn review(user: &User, kind: &str) -> bool {
+    let own = kind.starts_with("SelfSubject");
+    user.is_in(MASTERS) || (own && user.is_in(AUTHENTICATED) && user.as_service_account().is_none())
+}
+
 /// Whether the user may get a path that is no resource.
 pub fn path(user: &User, verb: &str, path: &str) -> bool {
     if user.is_in(MASTERS) {

@@ -5,6 +5,7 @@ pub mod bind;
 pub mod delete;
 pub mod list;
 pub mod render;
+pub mod review;
 pub mod scale;
 pub mod token;
 pub mod watch;
