@@ -4,11 +4,12 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::CgroupAttachMode;
 use rhumb_common::maps::name;
-use rhumb_harness::{Run, cgroup};
+use rhumb_harness::{Run, cgroup, wait_for};
 
 use super::wire::{POD_A, POD_B, PORT, Wire, at, bind, connect, ip, listen};
 
@@ -145,15 +146,21 @@ fn datagrams_stay_with_their_backend() -> Result<()> {
         for s in &servers {
             s.set_nonblocking(true)?;
         }
-        let received = || servers.each_ref().map(|s| s.recv(&mut [0; 8]).is_ok());
+        // Which of them got the datagram that was sent last.
+        let received = || {
+            wait_for("the datagram", Duration::from_secs(5), || {
+                let got = servers.each_ref().map(|s| s.recv(&mut [0; 8]).is_ok());
+                Ok((got != [false, false]).then_some(got))
+            })
+        };
         let client = bind(&w.node, at(["0.0.0.0", "::"][family], 0))?;
         let vip = at(VIP[family], 70);
         client.send_to(b"first", vip)?;
-        let first = received();
+        let first = received()?;
         ensure!(first[0] != first[1], "{first:?}");
         for _ in 0..30 {
             client.send_to(b"again", vip)?;
-            ensure!(received() == first);
+            ensure!(received()? == first);
         }
         // The chosen backend's id goes to another: both slots now name the one that is left.
         let (gone, left) = if first[0] { (0, 1) } else { (1, 0) };
@@ -174,7 +181,7 @@ fn datagrams_stay_with_their_backend() -> Result<()> {
         w.tables.backends.insert(id, changed);
         w.programs.write(&w.tables);
         client.send_to(b"moved", vip)?;
-        let now = received();
+        let now = received()?;
         ensure!(now[left] && !now[gone], "{now:?}");
     }
     Ok(())

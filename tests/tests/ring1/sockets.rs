@@ -3,10 +3,11 @@
 use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rhumb_common::event::Reason;
-use rhumb_harness::Netns;
+use rhumb_harness::{Netns, wait_for};
 
 use super::wire::{
     NODE, OUTSIDE, POD_A, POD_B, POD_C, PORT, VIP, Wire, at, bind, connect, listen, tcp, udp,
@@ -242,12 +243,10 @@ fn spoofed_sources_are_dropped() -> Result<()> {
             let liar = bind(netns, at(lie, 0))?;
             let before = w.programs.counted(reason);
             liar.send_to(b"x", at(POD_B[i], PORT))?;
+            wait_for(reason.text(), Duration::from_secs(5), || {
+                Ok((w.programs.counted(reason) == before + 1).then_some(()))
+            })?;
             ensure!(b.recv(&mut [0; 4]).is_err(), "{lie} got through");
-            ensure!(
-                w.programs.counted(reason) == before + 1,
-                "{}",
-                reason.text()
-            );
         }
     }
     Ok(())

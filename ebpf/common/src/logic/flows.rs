@@ -127,11 +127,26 @@ pub fn find<T: Tables>(t: &mut T, m: &mut Meta) -> Result<bool, Reason> {
         m.flow.last_seen = now;
         m.flow.epoch = epoch;
         set_pair(m);
-        t.flow(&m.key, |e| touch(e, &m.flow));
-        if t.flow(&m.pair_key, |e| touch(e, &m.pair)).is_none() {
+        let ours = t.flow(&m.pair_key, |e| {
+            let ours = is_pair(&m.pair_key, e, &m.key);
+            if ours {
+                touch(e, &m.pair);
+            }
+            ours
+        });
+        match ours {
+            Some(true) => {}
             // Evicted: this entry knows all of the other.
-            t.flow_insert(&m.pair_key, &m.pair);
+            None => {
+                t.flow_insert(&m.pair_key, &m.pair);
+            }
+            // Evicted, and since then another flow's: this one needs another tuple.
+            Some(false) => {
+                t.flow_remove(&m.key);
+                return Ok(false);
+            }
         }
+        t.flow(&m.key, |e| touch(e, &m.flow));
     }
     m.to = target(&m.key, &m.flow);
     Ok(true)

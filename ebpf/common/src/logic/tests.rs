@@ -128,6 +128,33 @@ fn either_direction_keeps_both_alive_and_mends_the_other() {
 }
 
 #[test]
+fn a_flow_whose_other_half_was_taken_starts_anew() {
+    let mut t = tables();
+    let mine = datagram(POD, OUTSIDE, 40_000, 53);
+    send(&mut t, &mine);
+    let reply = FlowKey {
+        src: ip(OUTSIDE),
+        dst: ip(NODE),
+        sport_be: 53u16.to_be(),
+        dport_be: 40_000u16.to_be(),
+        protocol: 17,
+    };
+    // Evicted; then another pod's flow takes the same port.
+    t.flows.remove(&reply).expect("the replies' entry");
+    let mut m = Meta::default();
+    m.reset();
+    let mut theirs = datagram(OTHER, OUTSIDE, 40_000, 53);
+    assert_eq!(from_pod(&mut theirs, &mut t, &mut m, 4), Action::Route);
+    let taken = t.flows[&reply];
+    assert_eq!(taken.to_dst, ip(OTHER));
+    t.now += 1;
+    let (action, m) = send(&mut t, &mine);
+    assert_eq!(action, Action::Route);
+    assert_ne!(m.to.sport_be, 40_000u16.to_be());
+    assert_eq!(t.flows[&reply], taken);
+}
+
+#[test]
 fn a_slot_that_just_went_away_is_read_again() {
     let mut t = tables();
     let key = ServiceKey {
