@@ -11,7 +11,8 @@ use axum::{
     routing::{get, put},
 };
 use prometheus_client::registry::Registry;
-use rhumb_core::dump;
+use rhumb_common::{addr::Ip, flow::flow_flag};
+use rhumb_core::{dump, model::protocol};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -31,7 +32,7 @@ pub struct Observer {
     pub set_log: SetLog,
 }
 
-pub const DUMPS: [&str; 8] = [
+pub const DUMPS: [&str; 9] = [
     "all",
     "services",
     "backends",
@@ -40,6 +41,7 @@ pub const DUMPS: [&str; 8] = [
     "policy",
     "routes",
     "counters",
+    "flows",
 ];
 
 impl Observer {
@@ -68,6 +70,7 @@ impl Observer {
         match what {
             "endpoints" => return endpoints(&maps),
             "counters" => return counters(&maps),
+            "flows" => return flows(&maps),
             _ => {}
         }
         let tables = maps.read()?;
@@ -127,6 +130,51 @@ fn counters(maps: &Maps) -> Result<String, bpf::Error> {
             format!("{} {packets} packets {bytes} bytes\n", reason.text())
         })
         .collect())
+}
+
+/// The direction of the initiator: tuple, what it is translated to, and how far it has come.
+fn flows(maps: &Maps) -> Result<String, bpf::Error> {
+    let socket = |addr: Ip, port_be: u16| {
+        std::net::SocketAddr::new(addr.to_std(), u16::from_be(port_be)).to_string()
+    };
+    let mut lines: Vec<String> = maps
+        .flows
+        .entries()?
+        .into_iter()
+        .filter(|(_, f)| f.flags & flow_flag::REPLY == 0)
+        .map(|(k, f)| {
+            let protocol = protocol::name(k.protocol as u8);
+            let mut line = format!(
+                "{protocol} {} -> {}",
+                socket(k.src, k.sport_be),
+                socket(k.dst, k.dport_be)
+            );
+            let to = (f.to_src, f.to_sport_be, f.to_dst, f.to_dport_be);
+            if to != (k.src, k.sport_be, k.dst, k.dport_be) {
+                let _ = write!(
+                    line,
+                    " as {} -> {}",
+                    socket(f.to_src, f.to_sport_be),
+                    socket(f.to_dst, f.to_dport_be)
+                );
+            }
+            for (flag, name) in [
+                (flow_flag::REPLIED, " replied"),
+                (flow_flag::FIN_ORIGINAL, " fin"),
+                (flow_flag::FIN_REPLY, " fin-reply"),
+                (flow_flag::RST, " reset"),
+                (flow_flag::EXEMPT, " exempt"),
+            ] {
+                if f.flags & flag != 0 {
+                    line.push_str(name);
+                }
+            }
+            line.push('\n');
+            line
+        })
+        .collect();
+    lines.sort();
+    Ok(lines.concat())
 }
 
 async fn readyz(State(o): State<Observer>) -> Response {

@@ -41,7 +41,7 @@ enum Command {
     /// Drops as they happen, with the rule behind each.
     Drops,
     /// The kernel's tables as text: all, services, backends, endpoints, peers, policy, routes,
-    /// counters.
+    /// counters, flows.
     Dump { what: String },
 }
 

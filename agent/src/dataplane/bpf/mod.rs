@@ -21,6 +21,7 @@ use aya::{Ebpf, EbpfLoader, VerifierLogLevel, maps::lpm_trie::Key};
 use rhumb_common::{
     ABI_VERSION,
     addr::Ip,
+    flow::{Flow, FlowKey},
     maps::{
         Backend, Config, Counter, Endpoint, EndpointPolicy, Peer, PolicyKey, PolicyVal, Route,
         Service, ServiceKey, SlotKey, name,
@@ -72,6 +73,8 @@ pub struct Maps {
     pub backends: Table<u32, Backend>,
     pub isolated: Table<u64, u32>,
     pub counters: Table<u32, Counter>,
+    /// The programs'; read only here.
+    pub flows: Table<FlowKey, Flow>,
 }
 
 impl Maps {
@@ -90,6 +93,7 @@ impl Maps {
             backends: Table::open(&maps, name::BACKENDS)?,
             isolated: Table::open(&maps, name::ISOLATED_NAMESPACES)?,
             counters: Table::open(&maps, name::COUNTERS)?,
+            flows: Table::open(&maps, name::FLOWS)?,
         })
     }
 }
