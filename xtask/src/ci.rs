@@ -1,7 +1,7 @@
 //! `cargo xtask test` and `cargo xtask ci`.
 
-use crate::shell::{cargo, is_root, run as run_command};
-use anyhow::bail;
+use crate::shell::{cargo, is_root, output, run as run_command, run_and_keep};
+use anyhow::{Context, bail};
 use std::str::FromStr;
 
 /// One ring of tests.
@@ -31,6 +31,12 @@ impl Ring {
             Self::Three => &["-p", "rhumb-tests", "--test", "ring3"],
             Self::Four => &["-p", "rhumb-tests", "--test", "ring4"],
         }
+    }
+}
+
+impl std::fmt::Display for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ring {}", *self as u8)
     }
 }
 
@@ -65,6 +71,7 @@ pub fn test(rings: &[Ring], filter: Option<&str>) -> anyhow::Result<()> {
 
 fn test_rings(rings: &[Ring], filter: Option<&str>) -> anyhow::Result<()> {
     let mut failed = Vec::new();
+    let mut summaries = Vec::new();
     for ring in rings {
         // Tests that can't run fail: nothing is skipped here.
         let mut command = cargo();
@@ -74,18 +81,34 @@ fn test_rings(rings: &[Ring], filter: Option<&str>) -> anyhow::Result<()> {
         if let Some(filter) = filter {
             command.args(["--", filter]);
         }
-        failed.extend(run_command(&mut command).err().map(|e| e.to_string()));
+        let (output, result) = run_and_keep(&mut command)?;
+        let lines = output.lines().filter(|line| is_summary(line));
+        summaries.extend(lines.map(|line| format!("{ring}: {line}")));
+        failed.extend(result.err().map(|e| e.to_string()));
     }
+    // The runner's own words again, since a ring's report may be pages back.
+    println!("\n{}", summaries.join("\n"));
     if failed.is_empty() {
         return Ok(());
     }
     bail!("tests failed:\n  {}", failed.join("\n  "))
 }
 
+/// A summary of the test runner that says something.
+fn is_summary(line: &str) -> bool {
+    line.starts_with("test result:") && !line.contains(" 0 passed; 0 failed;")
+}
+
 /// `cargo xtask ci`: everything that has to be green.
 pub fn run() -> anyhow::Result<()> {
     crate::setup::run()?;
+    for component in ["fmt", "clippy"] {
+        output(cargo().args([component, "--version"])).context(
+            "ci needs rustfmt and clippy: `rustup component add rustfmt clippy` installs them",
+        )?;
+    }
     run_command(cargo().args(["fmt", "--all", "--check"]))?;
+    run_command(cargo().args(["fmt", "--manifest-path", "ebpf/Cargo.toml", "--check"]))?;
     crate::tidy::run()?;
     crate::build_ebpf::run()?;
     run_command(cargo().args([
@@ -97,4 +120,31 @@ pub fn run() -> anyhow::Result<()> {
         "warnings",
     ]))?;
     test(&[], None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ring, is_summary};
+
+    #[test]
+    fn rings_by_number_or_name() {
+        assert_eq!("3".parse(), Ok(Ring::Three));
+        assert_eq!("ring0".parse(), Ok(Ring::Zero));
+        assert!("5".parse::<Ring>().is_err());
+        assert_eq!(Ring::Four.to_string(), "ring 4");
+    }
+
+    #[test]
+    fn summaries() {
+        assert!(is_summary(
+            "test result: ok. 4 passed; 0 failed; 0 ignored;"
+        ));
+        assert!(is_summary(
+            "test result: FAILED. 0 passed; 1 failed; 0 ignored;"
+        ));
+        assert!(!is_summary(
+            "test result: ok. 0 passed; 0 failed; 0 ignored;"
+        ));
+        assert!(!is_summary("test a ... ok"));
+    }
 }

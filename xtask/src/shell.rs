@@ -2,9 +2,11 @@
 
 use anyhow::{Context, bail};
 use std::ffi::OsStr;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
 
 /// The workspace's root directory.
 pub fn root() -> PathBuf {
@@ -67,6 +69,45 @@ pub fn run(command: &mut Command) -> anyhow::Result<()> {
         eprintln!("  ({took:.0} s)");
     }
     Ok(())
+}
+
+/// Runs a command with its output shown, and gives its standard output and whether it succeeded.
+pub fn run_and_keep(command: &mut Command) -> anyhow::Result<(String, anyhow::Result<()>)> {
+    let what = shown(command);
+    eprintln!("+ {what}");
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("starting `{what}`"))?;
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let (done, finished) = mpsc::channel();
+    if let Some(mut stdout) = child.stdout.take() {
+        let kept = kept.clone();
+        std::thread::spawn(move || {
+            // In pieces, not in lines: the name of a running test ends no line yet.
+            let mut piece = [0; 4096];
+            while let Ok(length @ 1..) = stdout.read(&mut piece) {
+                let mut out = std::io::stdout();
+                let _ = out.write_all(&piece[..length]).and_then(|()| out.flush());
+                kept.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend_from_slice(&piece[..length]);
+            }
+            let _ = done.send(());
+        });
+    }
+    let status = child
+        .wait()
+        .with_context(|| format!("waiting for `{what}`"))?;
+    // A process left behind may hold the pipe open: what it says later is of no interest.
+    let _ = finished.recv_timeout(Duration::from_secs(2));
+    let kept = std::mem::take(&mut *kept.lock().unwrap_or_else(PoisonError::into_inner));
+    let result = if status.success() {
+        Ok(())
+    } else {
+        Err(anyhow::anyhow!("`{what}` failed ({status})"))
+    };
+    Ok((String::from_utf8_lossy(&kept).into_owned(), result))
 }
 
 /// Runs a command and gives its standard output.
