@@ -8,6 +8,7 @@ mod bad_input;
 mod baseline;
 mod images;
 mod kubectl;
+mod kubelet;
 mod pods;
 mod policy;
 mod restarts;
@@ -66,6 +67,14 @@ const TESTS: &[(&str, Test)] = &[
     ("logs_exec_env_volumes_and_tokens", pods::features),
     ("init_containers_probes_and_restarts", pods::lifecycle),
     ("unsupported_fields_fail_the_pod_by_name", pods::unsupported),
+    ("sidecars_and_lifecycle_hooks", kubelet::sidecars_and_hooks),
+    ("volumes_of_every_kind", kubelet::volumes),
+    ("ways_for_a_pod_to_fail", kubelet::ways_to_fail),
+    (
+        "probes_by_network_and_dead_sandboxes",
+        kubelet::probes_and_sandboxes,
+    ),
+    ("exec_streams", kubelet::exec_streams),
     ("images_are_pulled_from_a_registry", images::pull),
     ("everyday_kubectl", kubectl::everyday),
     ("patches_of_every_kind", kubectl::patches),

@@ -197,11 +197,8 @@ fn own(path: &Path, user: Option<u32>, group: Option<u32>) -> io::Result<()> {
     if let Some(group) = group {
         std::os::unix::fs::chown(path, None, Some(group))?;
         let mut mode = meta.permissions().mode();
-        mode |= if meta.is_dir() {
-            0o2770
-        } else {
-            (mode & 0o700) >> 3
-        };
+        // Read-only for the group, as the volume is for containers.
+        mode |= if meta.is_dir() { 0o2550 } else { 0o440 };
         fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::mounts;
@@ -55,11 +56,12 @@ fn make_beneath(root: &fs::File, sub: &Path) -> io::Result<OwnedFd> {
                         return Err(e);
                     }
                 }
-                // Containers see it as they would an emptyDir's directory.
+                // As open to the container as the volume itself; chmod undoes the umask.
                 let made = open_beneath(root, &at)?;
+                let mode = root.metadata()?.permissions().mode() & 0o7777;
                 fs::set_permissions(
                     format!("/proc/self/fd/{}", made.as_raw_fd()),
-                    std::os::unix::fs::PermissionsExt::from_mode(0o777),
+                    fs::Permissions::from_mode(mode),
                 )?;
             }
             Err(e) => return Err(e),
@@ -121,6 +123,10 @@ mod tests {
         assert!(open_beneath(&f, Path::new("a/abs/etc")).is_err());
         assert!(make_beneath(&f, Path::new("a/new/deep")).is_ok());
         assert!(root.join("a/new/deep").is_dir());
+        let mode = |p: &Path| fs::metadata(p).unwrap().permissions().mode() & 0o7777;
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o2777)).unwrap();
+        make_beneath(&f, Path::new("shared")).unwrap();
+        assert_eq!(mode(&root.join("shared")), 0o2777);
         assert!(make_beneath(&f, Path::new("a/abs/tmp/evil")).is_err());
         assert!(bind(&root, "../secret", &dir.path().join("t")).is_err());
     }
