@@ -83,6 +83,11 @@ async fn answer(
             }
         },
     };
+    if let Some(header) = impersonation(request.headers()) {
+        return Err(ApiError::bad_request(format!(
+            "impersonation is not supported: the request has the header {header}"
+        )));
+    }
     let query = Query::parse(request.uri().query().unwrap_or(""));
     match route::parse(request.uri().path()) {
         Target::Path(path) => {
@@ -128,6 +133,15 @@ async fn answer(
             dispatch(api, user, verb, resource, query, request).await
         }
     }
+}
+
+/// The header by which a client wants to act as somebody else. To leave it aside would give the
+/// answer for the wrong user.
+fn impersonation(headers: &http::HeaderMap) -> Option<&str> {
+    headers
+        .keys()
+        .map(http::HeaderName::as_str)
+        .find(|name| name.starts_with("impersonate-"))
 }
 
 /// An unknown client learns that it is unknown, a known one what it may not.
@@ -292,4 +306,18 @@ async fn read_body(headers: &http::HeaderMap, mut body: Incoming) -> Result<byte
     Err(ApiError::request_too_large(format!(
         "Request entity too large: limit is {MAX_BODY}"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn impersonation_is_seen() {
+        let mut headers = http::HeaderMap::new();
+        headers.insert(ACCEPT, http::HeaderValue::from_static("*/*"));
+        assert_eq!(impersonation(&headers), None);
+        headers.insert("Impersonate-User", http::HeaderValue::from_static("bob"));
+        assert_eq!(impersonation(&headers), Some("impersonate-user"));
+    }
 }
