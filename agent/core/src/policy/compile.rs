@@ -88,17 +88,30 @@ pub fn compile(snapshot: &Snapshot, ids: &mut Ids, retained: &BTreeSet<u32>) -> 
             _pad: 0,
         }
     };
-    let mut known: HashMap<(&str, &Labels), Vec<Atom>> = HashMap::new();
-    for (ip, pod) in pod_addresses(snapshot) {
-        let from_labels = known
-            .entry((&pod.name.namespace, &pod.labels))
-            .or_insert_with(|| asked.of_labels(snapshot, pod));
-        let mut atoms = from_labels.clone();
-        asked.add_blocks(ip, &mut atoms);
-        asked.add_ports(&pod.ports, &mut atoms);
-        if !atoms.is_empty() {
-            atoms.sort_unstable();
-            out.peers.insert(ip.into(), identity(atoms));
+    if !asked.is_empty() {
+        // Many pods, few label sets and fewer identities: both are looked up by small keys.
+        let mut by_labels: HashMap<(&str, &Labels), Vec<u32>> = HashMap::new();
+        let mut by_atoms: HashMap<Vec<u32>, Peer> = HashMap::new();
+        let mut ports: Vec<Atom> = Vec::new();
+        for (ip, pod) in pod_addresses(snapshot) {
+            let mut key = by_labels
+                .entry((&pod.name.namespace, &pod.labels))
+                .or_insert_with(|| asked.of_labels(snapshot, pod))
+                .clone();
+            asked.add_blocks(ip, &mut key);
+            asked.add_ports(&pod.ports, &mut ports, &mut key);
+            if key.is_empty() {
+                continue;
+            }
+            let peer = match by_atoms.get(&key) {
+                Some(peer) => *peer,
+                None => {
+                    let peer = identity(asked.atoms(&key, &ports));
+                    by_atoms.insert(key, peer);
+                    peer
+                }
+            };
+            out.peers.insert(ip.into(), peer);
         }
     }
     for (prefix, atoms) in asked.prefixes() {
@@ -144,8 +157,8 @@ fn closed(direction: Direction) -> SetContent {
 }
 
 /// Addresses of pods, each with the pod that has it now.
-fn pod_addresses(snapshot: &Snapshot) -> BTreeMap<IpAddr, &Pod> {
-    let mut out: BTreeMap<IpAddr, &Pod> = BTreeMap::new();
+fn pod_addresses(snapshot: &Snapshot) -> HashMap<IpAddr, &Pod> {
+    let mut out: HashMap<IpAddr, &Pod> = HashMap::with_capacity(snapshot.pods.len());
     for pod in snapshot.pods.values() {
         if pod.host_network || pod.terminated {
             continue;
@@ -263,68 +276,94 @@ fn named(ports: &[NamedPort], name: &str, protocol: u8) -> Option<u16> {
         .map(|p| p.port)
 }
 
-/// Everything that some set asks of an address.
+/// Everything that some set asks of an address. An atom has a number here: its place in `pods`,
+/// then in `blocks`, then in a list of ports that grows as pods are looked at.
 #[derive(Default)]
 struct Asked {
-    pods: BTreeSet<Atom>,
-    blocks: BTreeSet<Atom>,
+    pods: Vec<Atom>,
+    blocks: Vec<Atom>,
     /// Named ports of egress rules: name and protocol.
     ports: BTreeSet<(String, u8)>,
 }
 
 impl Asked {
     fn of(sets: &BTreeMap<u32, SetContent>) -> Asked {
-        let mut asked = Asked::default();
+        let (mut pods, mut blocks) = (BTreeSet::new(), BTreeSet::new());
+        let mut ports = BTreeSet::new();
         for rule in sets.values().flat_map(|s| &s.rules) {
             for atom in rule.peers.iter().flatten() {
                 match atom {
-                    Atom::Pods { .. } => asked.pods.insert(atom.clone()),
-                    Atom::Block { .. } => asked.blocks.insert(atom.clone()),
+                    Atom::Pods { .. } => pods.insert(atom),
+                    Atom::Block { .. } => blocks.insert(atom),
                     Atom::Port { .. } => false,
                 };
             }
             for port in rule.ports.iter().flatten() {
                 if let PortMatch::Named(name) = &port.port {
-                    asked.ports.insert((name.clone(), port.protocol));
+                    ports.insert((name.clone(), port.protocol));
                 }
             }
         }
-        asked
+        Asked {
+            pods: pods.into_iter().cloned().collect(),
+            blocks: blocks.into_iter().cloned().collect(),
+            ports,
+        }
     }
 
-    fn of_labels(&self, snapshot: &Snapshot, pod: &Pod) -> Vec<Atom> {
+    fn is_empty(&self) -> bool {
+        self.pods.is_empty() && self.blocks.is_empty() && self.ports.is_empty()
+    }
+
+    fn of_labels(&self, snapshot: &Snapshot, pod: &Pod) -> Vec<u32> {
         let none = Labels::new();
         let namespace = &pod.name.namespace;
         let namespace_labels = snapshot
             .namespaces
             .get(namespace)
             .map_or(&none, |n| &n.labels);
-        self.pods
-            .iter()
-            .filter(|a| a.matches_pod(namespace, namespace_labels, &pod.labels))
-            .cloned()
+        (0..)
+            .zip(&self.pods)
+            .filter(|(_, a)| a.matches_pod(namespace, namespace_labels, &pod.labels))
+            .map(|(i, _)| i)
             .collect()
     }
 
-    fn add_blocks(&self, ip: IpAddr, atoms: &mut Vec<Atom>) {
-        atoms.extend(
-            self.blocks
-                .iter()
-                .filter(|b| b.matches_address(ip))
-                .cloned(),
-        );
+    fn add_blocks(&self, ip: IpAddr, key: &mut Vec<u32>) {
+        let first = self.pods.len() as u32;
+        let matching = (first..)
+            .zip(&self.blocks)
+            .filter(|(_, b)| b.matches_address(ip));
+        key.extend(matching.map(|(i, _)| i));
     }
 
-    fn add_ports(&self, ports: &[NamedPort], atoms: &mut Vec<Atom>) {
+    fn add_ports(&self, has: &[NamedPort], known: &mut Vec<Atom>, key: &mut Vec<u32>) {
         for (name, protocol) in &self.ports {
-            if let Some(port) = named(ports, name, *protocol) {
-                atoms.push(Atom::Port {
-                    name: name.clone(),
-                    protocol: *protocol,
-                    port,
-                });
-            }
+            let Some(port) = named(has, name, *protocol) else {
+                continue;
+            };
+            let atom = Atom::Port {
+                name: name.clone(),
+                protocol: *protocol,
+                port,
+            };
+            let at = known.iter().position(|a| *a == atom).unwrap_or_else(|| {
+                known.push(atom);
+                known.len() - 1
+            });
+            key.push((self.pods.len() + self.blocks.len() + at) as u32);
         }
+    }
+
+    /// The atoms behind a key, in order.
+    fn atoms(&self, key: &[u32], ports: &[Atom]) -> Vec<Atom> {
+        let all = || self.pods.iter().chain(&self.blocks).chain(ports);
+        let mut atoms: Vec<Atom> = key
+            .iter()
+            .filter_map(|i| all().nth(*i as usize).cloned())
+            .collect();
+        atoms.sort_unstable();
+        atoms
     }
 
     /// Every prefix that occurs, with what holds for the addresses in it and in no longer one.
@@ -372,7 +411,7 @@ mod tests {
         let inner = block("10.1.2.0/24", &[]);
         let six = block("::/0", &[]);
         let asked = Asked {
-            blocks: BTreeSet::from([outer.clone(), inner.clone(), six.clone()]),
+            blocks: vec![outer.clone(), inner.clone(), six.clone()],
             ..Asked::default()
         };
         let prefixes = asked.prefixes();
