@@ -20,6 +20,9 @@ use crate::worker::{Desired, Worker};
 /// How often leftovers of pods that are gone are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
+/// How long after its failure a worker is followed by another.
+const RESPAWN: Duration = Duration::from_secs(1);
+
 struct Handle {
     tx: watch::Sender<Desired>,
     ending: CancellationToken,
@@ -113,9 +116,30 @@ impl Manager {
             let ended = std::panic::AssertUnwindSafe(worker.run())
                 .catch_unwind()
                 .await;
+            if ended.is_err() {
+                // What failed at once would fail again at once.
+                tokio::time::sleep(RESPAWN).await;
+            }
             (done, ended.is_ok())
         });
         self.handles.insert(uid, Handle { tx, ending, wake });
+    }
+
+    /// A worker ended. Only one that ended well leaves nothing behind: the pod of another stays known, or
+    /// the sweep would take it away while it runs.
+    fn ended(&mut self, uid: &str, well: bool) {
+        let handle = self.handles.remove(uid);
+        if well {
+            lock(&self.k.pods).remove(uid);
+        } else if let Some(h) = handle {
+            // One pod's trouble stays its own.
+            error!(uid, "the worker of a pod failed, starting another");
+            let desired = h.tx.borrow().clone();
+            self.apply((*desired.pod).clone());
+            if desired.gone {
+                self.gone(uid);
+            }
+        }
     }
 
     fn gone(&mut self, uid: &str) {
@@ -213,7 +237,8 @@ pub async fn run(k: Arc<Kubelet>, shutdown: CancellationToken) {
     };
     let mut listed: HashSet<String> = HashSet::new();
     let mut synced = false;
-    let mut sweeping: Option<tokio::task::JoinHandle<()>> = None;
+    // At most one sweep; it ends with this function, also when that is dropped.
+    let mut sweeping = tokio::task::JoinSet::new();
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
     sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -249,22 +274,17 @@ pub async fn run(k: Arc<Kubelet>, shutdown: CancellationToken) {
             },
             Some(done) = manager.workers.join_next() => {
                 if let Ok((uid, well)) = done {
-                    let handle = manager.handles.remove(&uid);
-                    if let Some(h) = handle.filter(|_| !well) {
-                        // One pod's trouble stays its own.
-                        error!(uid, "the worker of a pod failed, starting another");
-                        let desired = h.tx.borrow().clone();
-                        manager.apply((*desired.pod).clone());
-                        if desired.gone {
-                            manager.gone(&uid);
-                        }
-                    }
+                    manager.ended(&uid, well);
                 }
             },
-            _ = sweep.tick() => if synced && sweeping.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
-                sweeping = Some(tokio::spawn(clean_up_orphans(manager.k.clone())));
+            _ = sweep.tick() => {
+                while sweeping.try_join_next().is_some() {}
+                if synced && sweeping.is_empty() {
+                    sweeping.spawn(clean_up_orphans(manager.k.clone()));
+                }
             },
         }
     }
+    sweeping.shutdown().await;
     manager.workers.abort_all();
 }

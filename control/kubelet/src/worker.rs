@@ -17,7 +17,7 @@ use crate::cri::CriError;
 use crate::events::{NORMAL, WARNING};
 use crate::hooks::{self, Stop};
 use crate::images::PullState;
-use crate::kubelet::{Kubelet, lock};
+use crate::kubelet::Kubelet;
 use crate::probes::ProbeSet;
 use crate::pure::backoff::Backoff;
 use crate::pure::model::{ProbeKind, RunState};
@@ -765,12 +765,6 @@ impl Worker {
             next = next.min(self.sandbox_at.max(now));
         }
         next
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        lock(&self.k.pods).remove(&self.uid);
     }
 }
 
