@@ -261,11 +261,13 @@ impl Cri {
 
     /// SIGTERM, then SIGKILL after `grace` seconds.
     pub async fn stop_container(&self, id: &str, grace: i64) -> Result<()> {
+        // containerd counts in nanoseconds, of which a larger number has too many.
+        let grace = grace.clamp(0, i64::from(i32::MAX));
         let req = cri::StopContainerRequest {
             container_id: id.into(),
             timeout: grace,
         };
-        let limit = LONG + Duration::from_secs(grace.max(0) as u64);
+        let limit = LONG + Duration::from_secs(grace as u64);
         absent_is_fine(within("StopContainer", limit, self.runtime().stop_container(req)).await)
     }
 

@@ -60,13 +60,13 @@ impl Desired {
             .spec
             .as_ref()
             .and_then(|s| s.termination_grace_period_seconds);
-        self.pod
-            .metadata
-            .deletion_grace_period_seconds
-            .or(own)
-            .unwrap_or(30)
-            .max(1)
+        stop_seconds(self.pod.metadata.deletion_grace_period_seconds.or(own))
     }
+}
+
+/// A grace period as one can count with: the API takes any number, and a clock has an end.
+fn stop_seconds(asked: Option<i64>) -> i64 {
+    asked.unwrap_or(30).clamp(1, i64::from(i32::MAX))
 }
 
 /// When to look again.
@@ -691,12 +691,11 @@ impl Worker {
             Some("Succeeded" | "Failed")
         );
         if running {
-            let grace = pod
+            let own = pod
                 .spec
                 .as_ref()
-                .and_then(|s| s.termination_grace_period_seconds)
-                .unwrap_or(30)
-                .max(1);
+                .and_then(|s| s.termination_grace_period_seconds);
+            let grace = stop_seconds(own);
             let deadline = Instant::now() + Duration::from_secs(grace as u64);
             let k = self.k.clone();
             tokio::select! {
@@ -758,8 +757,9 @@ impl Worker {
             next = next.min(self.size_at.max(now + Duration::from_millis(100)));
         }
         if let Some(at) = deadline_of(pod, self.started) {
-            let left = (at - Timestamp::now().as_second()).max(0) as u64;
-            next = next.min(now + Duration::from_secs(left) + Duration::from_millis(50));
+            let left = at.saturating_sub(Timestamp::now().as_second()).max(0) as u64;
+            let left = Duration::from_secs(left).min(RESYNC);
+            next = next.min(now + left + Duration::from_millis(50));
         }
         if self.sandbox_failures > 0 {
             next = next.min(self.sandbox_at.max(now));
@@ -815,4 +815,34 @@ fn grace_after(pod: &Pod, c: Option<&Container>, why: &KillWhy) -> i64 {
                 .and_then(|s| s.termination_grace_period_seconds)
         })
         .unwrap_or(30)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_grace_period_fits_the_clock() {
+        let grace = |deletion: Option<i64>, own: Option<i64>| {
+            let mut pod = Pod::default();
+            pod.metadata.deletion_grace_period_seconds = deletion;
+            pod.spec = Some(PodSpec {
+                termination_grace_period_seconds: own,
+                ..Default::default()
+            });
+            let desired = Desired {
+                pod: Arc::new(pod),
+                gone: false,
+            };
+            desired.grace()
+        };
+        assert_eq!(grace(None, None), 30);
+        assert_eq!(grace(None, Some(5)), 5);
+        assert_eq!(grace(Some(0), Some(5)), 1);
+        assert_eq!(grace(Some(i64::MIN), None), 1);
+        for long in [grace(Some(i64::MAX), Some(5)), grace(None, Some(i64::MAX))] {
+            assert_eq!(long, i64::from(i32::MAX));
+            let _ = Instant::now() + Duration::from_secs(long as u64);
+        }
+    }
 }
