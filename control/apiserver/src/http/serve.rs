@@ -4,11 +4,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use rhumb_api::status::ApiError;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
@@ -18,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::auth::{User, authenticate};
 use crate::handler;
+use crate::http::reply::{self, Body};
 use crate::pki::Pki;
 use crate::server::Api;
 use crate::tls;
@@ -91,6 +93,19 @@ enum ConnectionError {
     Http(Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// Runs a request that may write in a task of its own. hyper drops a request's future when its
+/// client goes away; in the midst of a write that would take back what the write has reserved,
+/// while the object that has it is stored all the same.
+async fn to_its_end(
+    tasks: &TaskTracker,
+    request: impl Future<Output = Response<Body>> + Send + 'static,
+) -> Response<Body> {
+    tasks.spawn(request).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a request failed");
+        reply::error(&ApiError::internal("the request failed within the server"))
+    })
+}
+
 async fn connection(
     stream: TcpStream,
     acceptor: TlsAcceptor,
@@ -112,7 +127,13 @@ async fn connection(
         .map(Arc::new);
     let service = service_fn(move |request: Request<Incoming>| {
         let (api, user) = (api.clone(), user.clone());
-        async move { Ok::<_, Infallible>(handler::handle(api, user, request).await) }
+        async move {
+            if matches!(*request.method(), Method::GET | Method::HEAD) {
+                return Ok::<_, Infallible>(handler::handle(api, user, request).await);
+            }
+            let tasks = api.tasks.clone();
+            Ok(to_its_end(&tasks, handler::handle(api, user, request)).await)
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -136,5 +157,33 @@ async fn connection(
                 connection.as_mut().graceful_shutdown();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt as _;
+
+    #[tokio::test]
+    async fn a_write_outlives_its_client() {
+        let tasks = TaskTracker::new();
+        let (go, wait) = tokio::sync::oneshot::channel::<()>();
+        let (done, ended) = tokio::sync::oneshot::channel();
+        let request = to_its_end(&tasks, async move {
+            let _ = wait.await;
+            let _ = done.send(());
+            Response::new(reply::full(""))
+        });
+        // Polled once, then dropped, as for a client that goes away.
+        assert!(request.now_or_never().is_none());
+        go.send(()).unwrap();
+        ended.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error() {
+        let response = to_its_end(&TaskTracker::new(), async { panic!("on purpose") }).await;
+        assert_eq!(response.status(), 500);
     }
 }
