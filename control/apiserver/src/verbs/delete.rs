@@ -1,7 +1,7 @@
 //! delete and deletecollection.
 
 use http::{Response, StatusCode};
-use rhumb_api::codec;
+use rhumb_api::codec::{self, FieldValidation};
 use rhumb_api::json::text;
 use rhumb_api::status::{self, ApiError, Result};
 use rhumb_api::strategy::{self, DeleteOptions, DeleteOutcome, Propagation};
@@ -13,16 +13,17 @@ use super::write::put;
 use super::{ATTEMPTS, Request, admit, render, set_version, store_error, store_key};
 use crate::http::reply::{self, Body};
 
+const OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
+
 /// From the body, and from the query, which counts more.
 fn options(request: &Request) -> Result<DeleteOptions> {
     let mut options = if request.body.is_empty() {
         DeleteOptions::default()
     } else {
         let parsed = codec::parse(request.content_type(), &request.body)?;
-        if !parsed.value.is_object() {
-            return Err(ApiError::bad_request("DeleteOptions: it is not an object"));
-        }
-        DeleteOptions::from_value(&parsed.value)?
+        // By its type first: a dry run or a precondition in a wrong form must not be left aside.
+        let decoded = codec::decode_named(OPTIONS, parsed, FieldValidation::Ignore)?;
+        DeleteOptions::from_value(&decoded.object)?
     };
     let query = &request.query;
     if query.has("gracePeriodSeconds") {
@@ -33,6 +34,11 @@ fn options(request: &Request) -> Result<DeleteOptions> {
     }
     if query.has("propagationPolicy") {
         options.propagation = Some(Propagation::parse(query.get("propagationPolicy"))?);
+    } else if query.has("orphanDependents") {
+        options.propagation = Some(match query.flag("orphanDependents") {
+            true => Propagation::Orphan,
+            false => Propagation::Background,
+        });
     }
     options.dry_run |= request.dry_run()?;
     Ok(options)

@@ -34,6 +34,20 @@ async fn finalizers_and_preconditions() {
         .delete(&path, Some(&wrong))
         .await
         .refused(409, "Conflict");
+    // What has the wrong type is refused, not left aside.
+    for wrong in [
+        json!({"dryRun": "All"}),
+        json!({"dryRun": [1]}),
+        json!({"preconditions": {"uid": 5}}),
+        json!({"preconditions": "x"}),
+        json!({"gracePeriodSeconds": "0"}),
+        json!({"orphanDependents": "true"}),
+    ] {
+        admin
+            .delete(&path, Some(&wrong))
+            .await
+            .refused(400, "BadRequest");
+    }
     let right = json!({"preconditions": {"uid": created["metadata"]["uid"]}});
     let marked = admin.delete(&path, Some(&right)).await.ok(200);
     assert!(marked["metadata"]["deletionTimestamp"].is_string());
@@ -50,17 +64,18 @@ async fn finalizers_and_preconditions() {
 async fn propagation() {
     let cluster = Cluster::start().await;
     let admin = cluster.admin();
-    for (policy, finalizer) in [("Foreground", "foregroundDeletion"), ("Orphan", "orphan")] {
-        let name = policy.to_lowercase();
+    for (query, finalizer) in [
+        ("propagationPolicy=Foreground", "foregroundDeletion"),
+        ("propagationPolicy=Orphan", "orphan"),
+        ("orphanDependents=true", "orphan"),
+    ] {
+        let name = query.to_lowercase().replace('=', "-");
         admin
             .post(MAPS, &json!({"metadata": {"name": name}}))
             .await
             .ok(201);
         let path = format!("{MAPS}/{name}");
-        let marked = admin
-            .delete(&format!("{path}?propagationPolicy={policy}"), None)
-            .await
-            .ok(200);
+        let marked = admin.delete(&format!("{path}?{query}"), None).await.ok(200);
         assert_eq!(marked["metadata"]["finalizers"], json!([finalizer]));
     }
     admin
