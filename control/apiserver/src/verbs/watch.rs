@@ -24,6 +24,8 @@ use crate::object::Object;
 /// Changes that are taken from the cache, and written, together.
 const BATCH: usize = 200;
 const BOOKMARKS: Duration = Duration::from_secs(60);
+/// When the last bookmark comes.
+const BEFORE_END: Duration = Duration::from_millis(500);
 /// Kubernetes' least default for a watch; it takes up to twice as long.
 const DEFAULT_SECONDS: u64 = 1800;
 
@@ -191,6 +193,16 @@ impl Watcher {
                 continue;
             }
             after = after.max(applied);
+            // Everything up to `after` has been sent, of all kinds. What is applied since may not
+            // have been: a bookmark above it would let the client miss it.
+            // One more comes shortly before the end, so that the client can go on from there.
+            let last_bookmark = deadline - BEFORE_END;
+            let now = Instant::now();
+            if self.bookmarks && now >= next_bookmark.min(last_bookmark) {
+                self.bookmark(after, false).await?;
+                next_bookmark = now + BOOKMARKS;
+                self.bookmarks = now < last_bookmark;
+            }
             tokio::select! {
                 () = self.sender.closed() => return Err(Gone),
                 seen = changed.changed() => {
@@ -198,18 +210,8 @@ impl Watcher {
                         return Ok(());
                     }
                 }
-                // One more shortly before the end, so that the client can go on from there.
-                () = tokio::time::sleep_until(next_bookmark.min(deadline - Duration::from_millis(500))),
-                    if self.bookmarks => {
-                    if Instant::now() + Duration::from_millis(500) >= deadline {
-                        self.bookmark(self.request.api.cache.applied().max(after), false).await?;
-                        self.bookmarks = false;
-                        continue;
-                    }
-                    next_bookmark = Instant::now() + BOOKMARKS;
-                    // Everything up to `after` has been seen, of all kinds.
-                    self.bookmark(after, false).await?;
-                }
+                () = tokio::time::sleep_until(next_bookmark.min(last_bookmark)),
+                    if self.bookmarks => {}
             }
         }
     }
