@@ -95,6 +95,8 @@ pub struct Engine {
     dirty: Dirty,
     /// The first plan, or one after a failure, looks at everything.
     everything: bool,
+    /// A write failed: the planner's mirror has to be made again from the kernel.
+    reread: bool,
     next_apply: Instant,
     /// Journal revision that put or removed an endpoint, so that an older word of the journal
     /// does not undo it.
@@ -142,6 +144,7 @@ impl Engine {
                 commands,
                 dirty: Dirty::default(),
                 everything: true,
+                reread: false,
                 next_apply: Instant::now(),
                 journal: BTreeMap::new(),
                 adds: Vec::new(),
@@ -274,6 +277,26 @@ impl Engine {
         let Some(proof) = world.gate.proof() else {
             return;
         };
+        if self.reread {
+            // The mirror is not what the kernel holds: nothing may be planned from it.
+            match self.writer.read() {
+                Ok(tables) => {
+                    let ids = world.planner.ids().clone();
+                    // A backend's id must not come back under the generation that it went with.
+                    let generation = self.writer.next_generation();
+                    world.planner = Planner::restore(tables, ids, generation);
+                    self.reread = false;
+                }
+                Err(error) => {
+                    warn!(
+                        error = format!("{:#}", anyhow::Error::from(error)),
+                        "cannot read the kernel's tables; trying again"
+                    );
+                    self.next_apply = Instant::now() + RETRY;
+                    return;
+                }
+            }
+        }
         let dirty = std::mem::take(&mut self.dirty);
         let dirty = if self.everything {
             Dirty::all(&world.snapshot)
@@ -283,10 +306,14 @@ impl Engine {
         let world = &mut *world;
         let steps = world.planner.plan(&world.snapshot, &dirty, &proof);
         let planned = start.elapsed();
-        let written = self
+        let mut written = self
             .writer
             .write(world.planner.ids_mut(), &steps, &proof)
             .and_then(|()| self.writer.configure(&world.snapshot));
+        if self.everything && written.is_ok() {
+            // Whoever wrote the tables before may have ended just before its own.
+            written = self.writer.bump_epoch();
+        }
         match written {
             Ok(()) => {
                 self.everything = false;
@@ -318,16 +345,7 @@ impl Engine {
                 );
                 self.metrics.apply_errors.inc();
                 world.last_error = Some(text);
-                match self.writer.read() {
-                    Ok(tables) => {
-                        let ids = world.planner.ids().clone();
-                        world.planner = Planner::restore(tables, ids, self.writer.generation());
-                    }
-                    Err(error) => warn!(
-                        error = format!("{:#}", anyhow::Error::from(error)),
-                        "cannot read the kernel's tables either"
-                    ),
-                }
+                self.reread = true;
                 self.everything = true;
                 self.next_apply = Instant::now() + RETRY;
             }

@@ -64,6 +64,19 @@ impl Writer {
         self.generation
     }
 
+    /// For ids that are given out after a failed write.
+    pub fn next_generation(&mut self) -> u32 {
+        self.generation = self.generation.wrapping_add(1).max(1);
+        self.generation
+    }
+
+    /// Has every established flow judged once more.
+    pub fn bump_epoch(&self) -> Result<(), Error> {
+        self.maps
+            .change_config(|c| c.policy_epoch = c.policy_epoch.wrapping_add(1))?;
+        Ok(())
+    }
+
     pub fn read(&self) -> Result<Tables, bpf::Error> {
         self.maps.read()
     }
@@ -72,11 +85,14 @@ impl Writer {
     pub fn write(&self, ids: &mut Ids, steps: &[Step], _proof: &Synced) -> Result<(), Error> {
         // Before the numbers reach the maps: after a crash the maps must not hold one whose
         // meaning is lost.
-        if ids.take_changed() {
-            store_ids(&self.ids_file, ids).map_err(|source| Error::Ids {
+        if ids.take_changed()
+            && let Err(source) = store_ids(&self.ids_file, ids)
+        {
+            ids.mark_changed();
+            return Err(Error::Ids {
                 path: self.ids_file.clone(),
                 source,
-            })?;
+            });
         }
         Ok(self.maps.write(steps)?)
     }

@@ -264,8 +264,20 @@ impl Balancer {
 
     /// After the last [`Balancer::set`] of a change: what is left without a user goes.
     pub fn finish(&mut self, changes: &mut Changes) {
+        // A predecessor that was killed between a slot and its count left the slot; this plan may
+        // have grown the Service into it meanwhile.
+        let counts: HashMap<u32, usize> = self
+            .services
+            .values()
+            .map(|e| (e.id, e.slots.len()))
+            .collect();
         for key in std::mem::take(&mut self.orphan_slots) {
-            changes.deletes.push(Step::DeleteSlot(key));
+            if counts
+                .get(&key.service)
+                .is_none_or(|count| key.slot as usize >= *count)
+            {
+                changes.deletes.push(Step::DeleteSlot(key));
+            }
         }
         for id in std::mem::take(&mut self.unused) {
             if let Some(held) = self.backends.remove(&id) {

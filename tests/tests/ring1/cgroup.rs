@@ -4,6 +4,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -17,14 +18,19 @@ use super::wire::{POD_A, POD_B, PORT, Wire, at, bind, connect, ip, listen};
 /// cgroup.
 const VIP: [&str; 2] = ["10.96.202.1", "fd00:96::ca:1"];
 
+/// One at a time: where a process goes back to is where it was found.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// This process in a cgroup, until dropped.
 struct Inside {
+    _alone: MutexGuard<'static, ()>,
     home: PathBuf,
     dir: PathBuf,
 }
 
 impl Inside {
     fn enter(run: &Run) -> Result<Inside> {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let root = cgroup::v2_root()?;
         let path = run.cgroup("sockets")?;
         let own = fs::read_to_string("/proc/self/cgroup")?;
@@ -33,6 +39,7 @@ impl Inside {
             .find_map(|l| l.strip_prefix("0::"))
             .context("this process is in no cgroup2")?;
         let inside = Inside {
+            _alone: alone,
             home: root.join(own.trim_start_matches('/')),
             dir: root.join(path.trim_start_matches('/')),
         };

@@ -178,6 +178,11 @@ impl Ids {
         std::mem::take(&mut self.changed)
     }
 
+    /// Writing them failed: they still have to be.
+    pub fn mark_changed(&mut self) {
+        self.changed = true;
+    }
+
     /// Forgets contents that nothing refers to any longer, now and then. Numbers are not given
     /// out again.
     pub fn forget(&mut self, sets: &BTreeSet<u32>, identities: &BTreeSet<u32>) {

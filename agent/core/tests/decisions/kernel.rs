@@ -61,6 +61,25 @@ impl World {
         steps.len()
     }
 
+    /// An agent that is killed after the first `steps` writes of its plan, and its successor.
+    pub fn apply_cut(&mut self, steps: usize) {
+        let dirty = if std::mem::take(&mut self.fresh) {
+            self.dirty = Dirty::default();
+            Dirty::all(&self.snapshot)
+        } else {
+            std::mem::take(&mut self.dirty)
+        };
+        for step in self
+            .planner
+            .plan(&self.snapshot, &dirty, &proof())
+            .iter()
+            .take(steps)
+        {
+            self.kernel.apply(step);
+        }
+        self.restart();
+    }
+
     pub fn apply(&mut self) -> usize {
         self.apply_watched(|_, _| {})
     }

@@ -405,12 +405,18 @@ proptest! {
 
     #[test]
     fn tables_depend_on_the_present_alone(
-        batches in vec((vec(change(), 1..8), any::<bool>()), 1..8)
+        batches in vec(
+            (vec(change(), 1..8), any::<bool>(), proptest::option::of(0..40usize)),
+            1..8,
+        )
     ) {
         let probes = probes();
         let mut world = World::new(NODE);
-        for (changes, restart) in batches {
+        for (changes, restart, killed_after) in batches {
             changes.into_iter().for_each(|c| world.take(c));
+            if let Some(steps) = killed_after {
+                world.apply_cut(steps);
+            }
             world.apply();
             if restart {
                 world.restart();

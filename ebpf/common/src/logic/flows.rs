@@ -236,13 +236,12 @@ fn next_state(m: &Meta, flags: u32) -> u32 {
 #[inline(always)]
 pub fn create<T: Tables>(t: &mut T, m: &mut Meta) -> Result<(), Reason> {
     let (mut min, mut range) = (0, 0);
-    m.flow.epoch = 0;
-    if let Some(c) = t.config() {
-        m.flow.epoch = c.policy_epoch;
-        if c.nat_port_min != 0 && c.nat_port_max >= c.nat_port_min {
-            min = c.nat_port_min;
-            range = c.nat_port_max - c.nat_port_min + 1;
-        }
+    if let Some(c) = t.config()
+        && c.nat_port_min != 0
+        && c.nat_port_max >= c.nat_port_min
+    {
+        min = c.nat_port_min;
+        range = c.nat_port_max - c.nat_port_min + 1;
     }
     let now = t.now();
     m.flow.last_seen = now;

@@ -74,8 +74,9 @@ fn decide_from_pod<P: Packet, T: Tables>(
     t: &mut T,
     m: &mut Meta,
 ) -> Result<u32, Reason> {
+    // A pod is no router: it may complain about what was sent to itself.
     if m.kind == Kind::IcmpError
-        && let Some(flags) = related(p, t, m)
+        && let Some(flags) = related(p, t, m, true)
     {
         return Ok(flags);
     }
@@ -94,7 +95,7 @@ fn decide_from_pod<P: Packet, T: Tables>(
 #[inline(always)]
 fn open_from_pod<T: Tables>(t: &mut T, m: &mut Meta) -> Result<u32, Reason> {
     // Replies go to this pod.
-    untranslated(m, ff::LOCAL << ff::PAIR_SHIFT);
+    untranslated(t, m, ff::LOCAL << ff::PAIR_SHIFT);
     if m.kind != Kind::EchoRequest
         && let Some(selected) = select(t, &m.key.dst, m.key.dport_be, m.key.protocol as u8)
     {
@@ -133,7 +134,12 @@ fn open_from_pod<T: Tables>(t: &mut T, m: &mut Meta) -> Result<u32, Reason> {
 }
 
 #[inline(always)]
-fn untranslated(m: &mut Meta, flags: u32) {
+fn untranslated<T: Tables>(t: &T, m: &mut Meta, flags: u32) {
+    // Read before the verdict: what changes meanwhile has the flow judged again.
+    m.flow.epoch = match t.config() {
+        Some(c) => c.policy_epoch,
+        None => 0,
+    };
     m.flow.to_src = m.key.src;
     m.flow.to_dst = m.key.dst;
     m.flow.to_sport_be = m.key.sport_be;
@@ -293,7 +299,7 @@ fn decide_from_uplink<P: Packet, T: Tables>(
     to_pod: bool,
 ) -> Result<bool, Reason> {
     if m.kind == Kind::IcmpError
-        && let Some(flags) = related(p, t, m)
+        && let Some(flags) = related(p, t, m, false)
     {
         return Ok(flags & ff::LOCAL != 0);
     }
@@ -312,9 +318,9 @@ fn decide_from_uplink<P: Packet, T: Tables>(
 #[inline(always)]
 fn admit<T: Tables>(t: &mut T, m: &mut Meta, flags: u32) -> Result<(), Reason> {
     if m.has_flow() && m.kind != Kind::EchoReply {
+        untranslated(t, m, flags);
         m.pair_key = m.key;
         judge(t, m)?;
-        untranslated(m, flags);
         return create(t, m);
     }
     if m.kind == Kind::Other {
@@ -363,7 +369,7 @@ fn decide_to_pod<P: Packet, T: Tables>(
     ifindex: u32,
 ) -> Result<(), Reason> {
     m.to = m.key;
-    if m.kind == Kind::IcmpError && related(p, t, m).is_some() {
+    if m.kind == Kind::IcmpError && related(p, t, m, false).is_some() {
         return Ok(());
     }
     if m.has_flow() && find(t, m)? {
@@ -376,7 +382,7 @@ fn decide_to_pod<P: Packet, T: Tables>(
             return Ok(());
         }
         flags |= ff::EXEMPT;
-        untranslated(m, flags);
+        untranslated(t, m, flags);
         return create(t, m);
     }
     match t.endpoint(&m.key.dst) {

@@ -19,16 +19,22 @@ struct Inner {
 }
 
 /// If the error belongs to a flow, translates the quoted packet back to what its sender sent, sets
-/// `m.to`, and gives the flags of the flow's direction towards that sender.
+/// `m.to`, and gives the flags of the flow's direction towards that sender. With `own_only` the
+/// quoted packet must have been sent to who complains.
 #[inline(always)]
-pub fn related<P: Packet, T: Tables>(p: &mut P, t: &mut T, m: &mut Meta) -> Option<u32> {
+pub fn related<P: Packet, T: Tables>(
+    p: &mut P,
+    t: &mut T,
+    m: &mut Meta,
+    own_only: bool,
+) -> Option<u32> {
     let inner = if m.v6 {
         parse_v6(p, m)?
     } else {
         parse_v4(p, m)?
     };
     // An error goes to the sender of what it quotes.
-    if inner.key.src != m.key.dst {
+    if inner.key.src != m.key.dst || own_only && inner.key.dst != m.key.src {
         return None;
     }
     let back = inner.key.reversed();
