@@ -1,5 +1,6 @@
 //! Patches: RFC 6902, RFC 7386 and Kubernetes' strategic merge.
 
+use json_patch::PatchOperation;
 use serde_json::Value;
 
 use crate::registry::Kind;
@@ -43,6 +44,10 @@ impl PatchType {
 /// The most operations that a JSON patch may have, as in kube-apiserver.
 const MAX_OPERATIONS: usize = 10_000;
 
+/// As for a request's body: the most that the copies of one JSON patch may add up to, and the
+/// largest object that a patch may make.
+const MAX_BYTES: usize = 3 << 20;
+
 /// Applies a patch to an object in its served form. The result is not decoded yet.
 pub fn apply(kind: &Kind, patch_type: PatchType, object: &Value, patch: &[u8]) -> Result<Value> {
     let struct_name = (kind.schema_name)();
@@ -59,7 +64,7 @@ pub fn apply_named(
     let parsed = crate::codec::parse_json(patch)
         .map_err(|e| ApiError::bad_request(format!("error decoding patch: {}", e.message)))?
         .value;
-    match patch_type {
+    let patched = match patch_type {
         PatchType::Json => {
             let operations: json_patch::Patch = serde_json::from_value(parsed)
                 .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
@@ -69,17 +74,7 @@ pub fn apply_named(
                     operations.0.len()
                 )));
             }
-            let mut patched = object.clone();
-            json_patch::patch(&mut patched, &operations).map_err(|e| {
-                let mut error = ApiError::new(
-                    422,
-                    "Invalid",
-                    format!("the server rejected our request due to an error in our request: {e}"),
-                );
-                error.details = Some(Default::default());
-                error
-            })?;
-            Ok(patched)
+            apply_operations(object, &operations.0)?
         }
         PatchType::Merge => {
             if !parsed.is_object() {
@@ -89,7 +84,7 @@ pub fn apply_named(
             }
             let mut patched = object.clone();
             json_patch::merge(&mut patched, &parsed);
-            Ok(patched)
+            patched
         }
         PatchType::Strategic => {
             let Some(id) = types().by_name(struct_name) else {
@@ -99,8 +94,66 @@ pub fn apply_named(
             };
             strategic::apply(types(), id, object, &parsed).map_err(|e| {
                 ApiError::bad_request(format!("unable to apply the strategic merge patch: {e}"))
-            })
+            })?
         }
+    };
+    let made = size(&patched);
+    // An object that is too large already may shrink.
+    if made > MAX_BYTES && made > size(object) {
+        return Err(ApiError::request_too_large(format!(
+            "the patched object has {made} bytes: limit is {MAX_BYTES}"
+        )));
+    }
+    Ok(patched)
+}
+
+/// One at a time: each copy can double the object, so a few of them would fill all memory before
+/// the result could be looked at.
+fn apply_operations(object: &Value, operations: &[PatchOperation]) -> Result<Value> {
+    let mut patched = object.clone();
+    let mut copied = 0;
+    for (index, operation) in operations.iter().enumerate() {
+        if let PatchOperation::Copy(copy) = operation {
+            copied += patched.pointer(copy.from.as_str()).map_or(0, size);
+            if copied > MAX_BYTES {
+                return Err(ApiError::request_too_large(format!(
+                    "Unable to complete the copy, the accumulated size increase of copy is {copied}, exceeding the limit {MAX_BYTES}"
+                )));
+            }
+        }
+        json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation)).map_err(
+            |mut e| {
+                e.operation = index;
+                let mut error = ApiError::new(
+                    422,
+                    "Invalid",
+                    format!("the server rejected our request due to an error in our request: {e}"),
+                );
+                error.details = Some(Default::default());
+                error
+            },
+        )?;
+    }
+    Ok(patched)
+}
+
+/// How long the value is as JSON.
+fn size(value: &Value) -> usize {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    match serde_json::to_writer(&mut count, value) {
+        Ok(()) => count.0,
+        // Neither the writer nor a `Value` fails.
+        Err(_) => usize::MAX,
     }
 }
 
@@ -163,5 +216,36 @@ mod tests {
                 .code,
             400
         );
+    }
+
+    #[test]
+    fn a_patch_can_not_make_much_of_little() {
+        let kind = find("", "v1", "configmaps").unwrap();
+        let object = json!({"data": {"a": "x".repeat(1024)}});
+        // Each copies everything so far: a 1 KiB object would have 2^60 bytes.
+        let bomb: Vec<Value> = (0..50)
+            .map(|i| json!({"op": "copy", "from": "/data", "path": format!("/data/c{i}")}))
+            .collect();
+        let bomb = Value::from(bomb).to_string();
+        let refused = apply(kind, PatchType::Json, &object, bomb.as_bytes()).unwrap_err();
+        assert_eq!(refused.code, 413);
+        let few = br#"[{"op":"copy","from":"/data/a","path":"/data/b"}]"#;
+        let patched = apply(kind, PatchType::Json, &object, few).unwrap();
+        assert_eq!(patched["data"]["a"], patched["data"]["b"]);
+        // The object counts, not the patch alone.
+        let object = json!({"data": {"a": "x".repeat(2 << 20)}});
+        let more = json!({"data": {"b": "x".repeat(2 << 20)}}).to_string();
+        for patch_type in [PatchType::Merge, PatchType::Strategic] {
+            let refused = apply(kind, patch_type, &object, more.as_bytes()).unwrap_err();
+            assert_eq!(refused.code, 413);
+        }
+    }
+
+    #[test]
+    fn a_failed_operation_is_named() {
+        let kind = find("", "v1", "configmaps").unwrap();
+        let patch = br#"[{"op":"add","path":"/a","value":1},{"op":"remove","path":"/b"}]"#;
+        let refused = apply(kind, PatchType::Json, &json!({}), patch).unwrap_err();
+        assert!(refused.message.contains("'/1'"), "{}", refused.message);
     }
 }
