@@ -37,7 +37,8 @@ struct Manager {
     workers: tokio::task::JoinSet<(String, bool)>,
 }
 
-const OWN_CONDITIONS: [&str; 4] = [
+/// The conditions that the kubelet writes; others belong to others.
+pub(crate) const OWN_CONDITIONS: [&str; 4] = [
     "PodReadyToStartContainers",
     "Initialized",
     "Ready",

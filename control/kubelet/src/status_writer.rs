@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tracing::{debug, warn};
 
 use crate::kubelet::Kubelet;
+use crate::pods::OWN_CONDITIONS;
 use crate::sandbox::meta;
 
 /// Fields of a status that are taken away by writing null.
@@ -70,9 +71,9 @@ impl StatusWriter {
     }
 }
 
-/// Equal as the API would show it: empty and absent are one, times have seconds.
+/// Whether writing one or the other is the same.
 fn same(a: &PodStatus, b: &PodStatus) -> bool {
-    serde_json::to_value(a).ok() == serde_json::to_value(b).ok()
+    patch("", a) == patch("", b)
 }
 
 async fn run(
@@ -92,7 +93,7 @@ async fn run(
                 .patch_status(
                     &name,
                     &PatchParams::default(),
-                    &Patch::Merge(patch(&uid, &status)),
+                    &Patch::Strategic(patch(&uid, &status)),
                 )
                 .await
             {
@@ -147,6 +148,8 @@ async fn same_pod(api: &Api<Pod>, name: &str, uid: &str) -> bool {
     }
 }
 
+/// The strategic merge patch that writes the kubelet's part of a status. Conditions merge by type: those
+/// of others stay as they are in the API.
 fn patch(uid: &str, status: &PodStatus) -> Value {
     let mut map = match serde_json::to_value(status) {
         Ok(Value::Object(m)) => m,
@@ -155,12 +158,74 @@ fn patch(uid: &str, status: &PodStatus) -> Value {
     for field in OPTIONAL {
         map.entry(field.to_string()).or_insert(Value::Null);
     }
+    if let Some(Value::Array(conditions)) = map.get_mut("conditions") {
+        conditions.retain(|c| OWN_CONDITIONS.iter().any(|own| c["type"] == *own));
+        for c in conditions.iter_mut().filter_map(Value::as_object_mut) {
+            for field in ["reason", "message"] {
+                c.entry(field).or_insert(Value::Null);
+            }
+        }
+    }
+    // These merge by address, and old addresses are not to stay.
+    for field in ["podIPs", "hostIPs"] {
+        if let Some(Value::Array(list)) = map.get_mut(field) {
+            list.push(json!({"$patch": "replace"}));
+        }
+    }
     json!({"metadata": {"uid": uid}, "status": map})
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::api::core::v1::{PodCondition, PodIP};
+
+    fn condition(kind: &str, status: &str) -> PodCondition {
+        PodCondition {
+            type_: kind.into(),
+            status: status.into(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn conditions_of_others_are_left_alone() {
+        let status = PodStatus {
+            conditions: Some(vec![
+                condition("PodScheduled", "True"),
+                condition("Ready", "True"),
+                condition("example.com/gate", "False"),
+            ]),
+            ..Default::default()
+        };
+        let p = patch("u", &status);
+        assert_eq!(
+            p["status"]["conditions"],
+            json!([{"type": "Ready", "status": "True", "reason": null, "message": null}])
+        );
+        let mut other = status.clone();
+        other.conditions = Some(vec![condition("Ready", "True")]);
+        assert!(same(&status, &other));
+        other.conditions = Some(vec![condition("Ready", "False")]);
+        assert!(!same(&status, &other));
+    }
+
+    #[test]
+    fn addresses_are_replaced() {
+        let p = patch(
+            "u",
+            &PodStatus {
+                pod_ips: Some(vec![PodIP {
+                    ip: "10.0.0.1".into(),
+                }]),
+                ..Default::default()
+            },
+        );
+        assert_eq!(
+            p["status"]["podIPs"],
+            json!([{"ip": "10.0.0.1"}, {"$patch": "replace"}])
+        );
+    }
 
     #[test]
     fn absent_fields_are_taken_away() {

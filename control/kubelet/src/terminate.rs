@@ -161,7 +161,7 @@ impl Worker {
                     }
                     () = self.wake.notified() => {
                         if !ended && let Ok(now) = snapshot::take(&self.k.cri, &self.uid).await {
-                            self.publish(&pod, &now);
+                            self.publish(&now);
                         }
                     }
                 }
@@ -172,7 +172,7 @@ impl Worker {
         self.probes = ProbeSet::default();
         self.terminal = true;
         if !desired.gone && !ended {
-            self.publish(&pod, &snap);
+            self.publish(&snap);
         }
         for s in &snap.runtime.sandboxes {
             self.k.cri.stop_sandbox(&s.id).await?;

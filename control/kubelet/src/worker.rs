@@ -199,7 +199,7 @@ impl Worker {
         for _ in 0..64 {
             self.probes
                 .reconcile(&self.k, &pod, &snap.runtime, &self.wake);
-            self.publish(&pod, &snap);
+            self.publish(&snap);
             let no_spec = PodSpec::default();
             let spec = pod.spec.as_ref().unwrap_or(&no_spec);
             let acted = match plan(spec, &snap.runtime, &self.probes.view(), spec_hash) {
@@ -225,7 +225,7 @@ impl Worker {
         self.refresh_volumes(&pod).await;
         self.probes
             .reconcile(&self.k, &pod, &snap.runtime, &self.wake);
-        self.publish(&pod, &snap);
+        self.publish(&snap);
         self.remove_old(&snap).await;
         Ok(Next::At(self.next(&pod)))
     }
@@ -280,7 +280,9 @@ impl Worker {
     }
 
     /// Reads messages of containers that ended, and writes the status if it changed.
-    pub(crate) fn publish(&mut self, pod: &Pod, snap: &Snapshot) {
+    pub(crate) fn publish(&mut self, snap: &Snapshot) {
+        // What others wrote while this worker was busy counts too: a readiness gate, an ended phase.
+        let pod = self.rx.borrow().pod.clone();
         for r in snap
             .runtime
             .containers
@@ -295,7 +297,7 @@ impl Worker {
             }
         }
         let status = pod_status(&StatusInputs {
-            pod,
+            pod: &pod,
             runtime: &snap.runtime,
             probes: &self.probes.view(),
             waiting: &self.waiting,
@@ -306,7 +308,7 @@ impl Worker {
             now: Timestamp::now(),
             messages: &self.messages,
         });
-        self.writer.send(pod, status);
+        self.writer.send(&pod, status);
     }
 
     /// Makes the sandbox, and at the same time the volumes.
@@ -715,7 +717,7 @@ impl Worker {
             for s in &mut snap.runtime.sandboxes {
                 s.ready = false;
             }
-            self.publish(pod, &snap);
+            self.publish(&snap);
         }
         if !self.cleaned {
             match self.clean_up() {
