@@ -172,16 +172,16 @@ fn datagrams_stay_with_their_backend() -> Result<()> {
         // The chosen backend's id goes to another: both slots now name the one that is left.
         let (gone, left) = if first[0] { (0, 1) } else { (1, 0) };
         let udp = |t: &rhumb_common::maps::Backend| t.protocol == 17;
-        let find = |w: &Wire, port: u16| {
+        let find = |w: &Wire, (addr, port): (&str, u16)| {
             let (id, b) = w
                 .tables
                 .backends
                 .iter()
-                .find(|(_, b)| udp(b) && b.port_be == port.to_be())
+                .find(|(_, b)| udp(b) && b.addr == ip(addr) && b.port_be == port.to_be())
                 .expect("the backend");
             (*id, *b)
         };
-        let (id, mut changed) = find(&w, backends[gone].1);
+        let (id, mut changed) = find(&w, backends[gone]);
         changed.generation += 1;
         changed.port_be = backends[left].1.to_be();
         changed.addr = ip(backends[left].0);
