@@ -202,8 +202,8 @@ pub fn decode(
 /// are dropped.
 pub fn decode_parsed(kind: &Kind, parsed: Parsed, validation: FieldValidation) -> Result<Decoded> {
     decode_type(
-        kind.kind,
-        kind.version,
+        &kind.kind,
+        &kind.version,
         types().of(kind),
         parsed,
         validation,

@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::registry::{self, KINDS, Kind, REVIEWS, Review};
+use std::borrow::Cow;
+
+use crate::registry::{Kind, REVIEWS, Registry, Review};
 
 /// What `/version` answers; the minor is the Kubernetes version whose API this is.
 pub fn version() -> Value {
@@ -41,8 +43,8 @@ pub fn api_versions(server_address: &str) -> Value {
 }
 
 /// The groups of kinds and of reviews.
-fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
-    let mut groups = registry::groups();
+fn groups(registry: &Registry) -> Vec<(&str, Vec<&str>)> {
+    let mut groups = registry.groups();
     for review in REVIEWS {
         match groups.iter_mut().find(|(group, _)| *group == review.group) {
             Some((_, versions)) if versions.contains(&review.version) => {}
@@ -53,6 +55,10 @@ fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
     groups
 }
 
+fn names(names: &[Cow<'static, str>]) -> Value {
+    names.iter().map(|name| name.as_ref()).collect()
+}
+
 fn api_group(group: &str, versions: &[&str]) -> Value {
     let entry = |v: &&str| json!({"groupVersion": format!("{group}/{v}"), "version": v});
     let versions: Vec<Value> = versions.iter().map(entry).collect();
@@ -61,8 +67,8 @@ fn api_group(group: &str, versions: &[&str]) -> Value {
 }
 
 /// `GET /apis`.
-pub fn api_group_list() -> Value {
-    let groups: Vec<Value> = groups()
+pub fn api_group_list(registry: &Registry) -> Value {
+    let groups: Vec<Value> = groups(registry)
         .iter()
         .filter(|(group, _)| !group.is_empty())
         .map(|(group, versions)| api_group(group, versions))
@@ -71,8 +77,8 @@ pub fn api_group_list() -> Value {
 }
 
 /// `GET /apis/<group>`; `None` if no such group is served.
-pub fn group(group: &str) -> Option<Value> {
-    let (name, versions) = groups().into_iter().find(|(g, _)| *g == group)?;
+pub fn group(registry: &Registry, group: &str) -> Option<Value> {
+    let (name, versions) = groups(registry).into_iter().find(|(g, _)| *g == group)?;
     if name.is_empty() {
         return None;
     }
@@ -83,12 +89,9 @@ pub fn group(group: &str) -> Option<Value> {
 }
 
 /// `GET /api/v1` and `GET /apis/<group>/<version>`; `None` if no such version is served.
-pub fn resource_list(group: &str, version: &str) -> Option<Value> {
+pub fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<Value> {
     let mut resources = Vec::new();
-    for kind in KINDS
-        .iter()
-        .filter(|k| k.group == group && k.version == version)
-    {
+    for kind in registry.of_version(group, version) {
         let mut row = json!({
             "name": kind.plural,
             "singularName": kind.singular,
@@ -97,14 +100,14 @@ pub fn resource_list(group: &str, version: &str) -> Option<Value> {
             "verbs": kind.verbs,
         });
         if !kind.short_names.is_empty() {
-            row["shortNames"] = kind.short_names.into();
+            row["shortNames"] = names(&kind.short_names);
         }
         if !kind.categories.is_empty() {
-            row["categories"] = kind.categories.into();
+            row["categories"] = names(&kind.categories);
         }
         row["storageVersionHash"] = storage_hash(kind).into();
         resources.push(row);
-        for sub in kind.subresources {
+        for sub in &kind.subresources {
             let mut row = json!({
                 "name": format!("{}/{}", kind.plural, sub.name),
                 "singularName": "",
@@ -112,7 +115,7 @@ pub fn resource_list(group: &str, version: &str) -> Option<Value> {
                 "kind": sub.kind,
                 "verbs": sub.verbs,
             });
-            if (sub.group, sub.version) != (kind.group, kind.version) {
+            if (sub.group, sub.version) != (&*kind.group, &*kind.version) {
                 row["group"] = sub.group.into();
                 row["version"] = sub.version.into();
             }
@@ -146,7 +149,7 @@ pub fn resource_list(group: &str, version: &str) -> Option<Value> {
 }
 
 /// A stable opaque name of the stored form, as clients expect one: FNV-1a of group/version/kind.
-fn storage_hash(kind: &'static Kind) -> String {
+fn storage_hash(kind: &Kind) -> String {
     use base64::Engine as _;
     let stored = kind.storage();
     let name = format!("{}/{}/{}", stored.group, stored.version, stored.kind);
@@ -178,18 +181,17 @@ impl Aggregated {
 }
 
 /// `APIGroupDiscoveryList` for `/api` (`core` true) or `/apis`.
-pub fn aggregated(form: Aggregated, core: bool) -> Value {
-    let items: Vec<Value> = groups()
+pub fn aggregated(registry: &Registry, form: Aggregated, core: bool) -> Value {
+    let items: Vec<Value> = groups(registry)
         .into_iter()
         .filter(|(group, _)| group.is_empty() == core)
         .map(|(group, versions)| {
             let versions: Vec<Value> = versions
                 .into_iter()
                 .map(|version| {
-                    let mut resources: Vec<Value> = KINDS
-                        .iter()
-                        .filter(|k| k.group == group && k.version == version)
-                        .map(resource)
+                    let mut resources: Vec<Value> = registry
+                        .of_version(group, version)
+                        .map(|kind| resource(kind))
                         .collect();
                     resources.extend(
                         REVIEWS
@@ -233,16 +235,16 @@ fn resource(kind: &Kind) -> Value {
     let response = |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
     let mut row = json!({
         "resource": kind.plural,
-        "responseKind": response(kind.group, kind.version, kind.kind),
+        "responseKind": response(&kind.group, &kind.version, &kind.kind),
         "scope": if kind.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": kind.singular,
         "verbs": kind.verbs,
     });
     if !kind.short_names.is_empty() {
-        row["shortNames"] = kind.short_names.into();
+        row["shortNames"] = names(&kind.short_names);
     }
     if !kind.categories.is_empty() {
-        row["categories"] = kind.categories.into();
+        row["categories"] = names(&kind.categories);
     }
     if !kind.subresources.is_empty() {
         let subresources: Vec<Value> = kind
@@ -267,7 +269,8 @@ mod tests {
 
     #[test]
     fn core_and_apps() {
-        let core = resource_list("", "v1").unwrap();
+        let registry = Registry::built_in();
+        let core = resource_list(&registry, "", "v1").unwrap();
         assert_eq!(core["groupVersion"], "v1");
         let rows = core["resources"].as_array().unwrap();
         let pods = rows.iter().find(|r| r["name"] == "pods").unwrap();
@@ -278,18 +281,19 @@ mod tests {
             .find(|r| r["name"] == "serviceaccounts/token")
             .unwrap();
         assert_eq!(token["group"], "authentication.k8s.io");
-        assert!(resource_list("apps", "v2").is_none());
-        assert!(group("").is_none());
+        assert!(resource_list(&registry, "apps", "v2").is_none());
+        assert!(group(&registry, "").is_none());
         assert_eq!(
-            group("apps").unwrap()["preferredVersion"]["groupVersion"],
+            group(&registry, "apps").unwrap()["preferredVersion"]["groupVersion"],
             "apps/v1"
         );
     }
 
     #[test]
     fn aggregated_lists_each_kind_once() {
+        let registry = Registry::built_in();
         let count = |core| {
-            aggregated(Aggregated::V2, core)["items"]
+            aggregated(&registry, Aggregated::V2, core)["items"]
                 .as_array()
                 .unwrap()
                 .iter()
@@ -297,6 +301,9 @@ mod tests {
                 .map(|v| v["resources"].as_array().unwrap().len())
                 .sum::<usize>()
         };
-        assert_eq!(count(true) + count(false), KINDS.len() + REVIEWS.len());
+        assert_eq!(
+            count(true) + count(false),
+            registry.kinds().len() + REVIEWS.len()
+        );
     }
 }

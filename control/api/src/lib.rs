@@ -46,5 +46,5 @@ pub use status::ApiError;
 
 /// Applies the defaults of a kind to an object in its served form.
 pub fn default_object(kind: &Kind, object: &mut serde_json::Value) {
-    (kind.defaults)(object);
+    kind.default(object);
 }

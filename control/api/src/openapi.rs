@@ -1,9 +1,11 @@
 //! OpenAPI v3 (one document a group and version) and v2 (one for all), from the registry and the
 //! types. `kubectl explain`, client-side apply and the check for `fieldValidation` read them.
 
+use std::sync::{Arc, OnceLock};
+
 use serde_json::{Map, Value, json};
 
-use crate::registry::{self, KINDS, Kind, Subresource};
+use crate::registry::{KINDS, Kind, Registry, Subresource};
 use crate::schema;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
@@ -16,29 +18,25 @@ const PATCH_TYPES: &[&str] = &[
 
 /// All documents, made once by the caller and kept or served from.
 #[derive(Debug)]
-pub struct Documents {
-    definitions: Map<String, Value>,
+pub struct Documents<'a> {
+    registry: &'a Registry,
 }
 
-impl Default for Documents {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Documents {
-    pub fn new() -> Self {
+/// The definitions of the built-in kinds, and of what they refer to.
+fn built_in() -> &'static Map<String, Value> {
+    static DEFINITIONS: OnceLock<Map<String, Value>> = OnceLock::new();
+    DEFINITIONS.get_or_init(|| {
         let mut definitions = schema::definitions();
         for definition in definitions.values_mut() {
             normalize(definition);
         }
-        for kind in KINDS {
-            let name = (kind.schema_name)();
+        for kind in KINDS.iter() {
+            let name = kind.schema_name();
             if let Some(definition) = definitions.get_mut(name.as_ref()) {
                 // k8s-openapi marks metadata as required, Kubernetes doesn't.
                 drop_required(definition, "metadata");
                 definition["x-kubernetes-group-version-kind"] =
-                    json!([gvk(kind.group, kind.version, kind.kind)]);
+                    json!([gvk(&kind.group, &kind.version, &kind.kind)]);
             }
             definitions.insert(format!("{name}List"), list_schema(kind));
         }
@@ -64,19 +62,37 @@ impl Documents {
             }
         }
         definitions.sort_keys();
-        Documents { definitions }
+        definitions
+    })
+}
+
+impl<'a> Documents<'a> {
+    pub fn new(registry: &'a Registry) -> Self {
+        Documents { registry }
     }
 
-    /// `GET /openapi/v3`: the documents, each with the hash of its content.
-    pub fn v3_index(&self) -> Value {
+    /// The paths of the v3 documents.
+    pub fn v3_paths(&self) -> Vec<String> {
+        let groups = self.registry.groups().into_iter();
+        groups
+            .flat_map(|(group, versions)| {
+                versions.into_iter().map(move |version| match group {
+                    "" => format!("api/{version}"),
+                    group => format!("apis/{group}/{version}"),
+                })
+            })
+            .collect()
+    }
+
+    /// `GET /openapi/v3`: the documents by path, each with the hash of its text.
+    pub fn v3_index<'t>(documents: impl Iterator<Item = (&'t str, &'t [u8])>) -> Value {
         let mut paths = Map::new();
-        for path in v3_paths() {
-            if let Some(document) = self.v3(&path) {
-                let hash = fnv(document.to_string().as_bytes());
-                let url = format!("/openapi/v3/{path}?hash={hash:016X}");
-                paths.insert(path, json!({"serverRelativeURL": url}));
-            }
+        for (path, text) in documents {
+            let hash = fnv(text);
+            let url = format!("/openapi/v3/{path}?hash={hash:016X}");
+            paths.insert(path.to_string(), json!({"serverRelativeURL": url}));
         }
+        paths.sort_keys();
         json!({"paths": paths})
     }
 
@@ -87,14 +103,9 @@ impl Documents {
             ["apis", group, version] => (*group, *version),
             _ => return None,
         };
-        let kinds: Vec<&Kind> = KINDS
-            .iter()
-            .filter(|k| k.group == group && k.version == version)
-            .collect();
-        if kinds.is_empty() {
-            return None;
-        }
-        let paths = paths(kinds.into_iter(), Style::V3);
+        let mut kinds = self.registry.of_version(group, version).peekable();
+        kinds.peek()?;
+        let paths = paths(kinds, Style::V3);
         let paths = Value::Object(paths);
         let schemas = self.closure(&paths);
         Some(json!({
@@ -107,7 +118,7 @@ impl Documents {
 
     /// `GET /openapi/v2`.
     pub fn v2(&self) -> Value {
-        let paths = Value::Object(paths(KINDS.iter(), Style::V2));
+        let paths = Value::Object(paths(self.registry.kinds().iter(), Style::V2));
         let mut definitions = Value::Object(self.closure(&paths));
         to_v2(&mut definitions);
         json!({
@@ -124,7 +135,7 @@ impl Documents {
         let mut queue = Vec::new();
         references(value, &mut queue);
         while let Some(name) = queue.pop() {
-            if let Some(definition) = self.definitions.get(&name)
+            if let Some(definition) = built_in().get(&name)
                 && found.insert(name)
             {
                 references(definition, &mut queue);
@@ -132,29 +143,9 @@ impl Documents {
         }
         found
             .into_iter()
-            .filter_map(|name| {
-                self.definitions
-                    .get(&name)
-                    .map(|d| (name.clone(), d.clone()))
-            })
+            .filter_map(|name| built_in().get(&name).map(|d| (name.clone(), d.clone())))
             .collect()
     }
-}
-
-/// The paths of the v3 documents.
-pub fn v3_paths() -> Vec<String> {
-    registry::groups()
-        .into_iter()
-        .flat_map(|(group, versions)| {
-            versions.into_iter().map(move |version| {
-                if group.is_empty() {
-                    format!("api/{version}")
-                } else {
-                    format!("apis/{group}/{version}")
-                }
-            })
-        })
-        .collect()
 }
 
 fn fnv(bytes: &[u8]) -> u64 {
@@ -272,7 +263,7 @@ fn list_schema(kind: &Kind) -> Value {
         json!({"type": "string", "description": description})
     };
     json!({
-        "description": format!("{} is a list of {}.", kind.list_kind(), kind.plural),
+        "description": format!("{} is a list of {}.", kind.list_kind, kind.plural),
         "type": "object",
         "required": ["items"],
         "properties": {
@@ -280,12 +271,12 @@ fn list_schema(kind: &Kind) -> Value {
             "items": {
                 "type": "array",
                 "description": format!("items is a list of {}.", kind.plural),
-                "items": wrapped((kind.schema_name)().as_ref()),
+                "items": wrapped(kind.schema_name().as_ref()),
             },
             "kind": text("kind"),
             "metadata": wrapped(&format!("{META}.ListMeta")),
         },
-        "x-kubernetes-group-version-kind": [gvk(kind.group, kind.version, &kind.list_kind())],
+        "x-kubernetes-group-version-kind": [gvk(&kind.group, &kind.version, &kind.list_kind)],
     })
 }
 
@@ -409,7 +400,7 @@ fn tag(group: &str, version: &str) -> String {
     format!("{group}_{version}")
 }
 
-fn paths<'a>(kinds: impl Iterator<Item = &'a Kind>, style: Style) -> Map<String, Value> {
+fn paths<'a>(kinds: impl Iterator<Item = &'a Arc<Kind>>, style: Style) -> Map<String, Value> {
     let mut paths = Map::new();
     for kind in kinds {
         let root = if kind.group.is_empty() {
@@ -455,7 +446,7 @@ fn paths<'a>(kinds: impl Iterator<Item = &'a Kind>, style: Style) -> Map<String,
                 ],
             ),
         );
-        for sub in kind.subresources {
+        for sub in &kind.subresources {
             let operations = subresource(kind, sub, style);
             paths.insert(
                 format!("{item}/{}", sub.name),
@@ -492,9 +483,9 @@ fn operation<'a>(
         style,
         action,
         description,
-        group: kind.group,
-        version: kind.version,
-        kind: kind.kind,
+        group: &kind.group,
+        version: &kind.version,
+        kind: &kind.kind,
     }
 }
 
@@ -534,7 +525,7 @@ fn list(kind: &Kind, style: Style) -> Value {
     .make(
         list_parameters(style),
         &[200],
-        &format!("{}List", (kind.schema_name)()),
+        &format!("{}List", kind.schema_name()),
     )
 }
 
@@ -545,11 +536,11 @@ fn get(kind: &Kind, style: Style) -> Value {
         "get",
         format!("read the specified {}", kind.kind),
     )
-    .make(vec![], &[200], &(kind.schema_name)())
+    .make(vec![], &[200], &kind.schema_name())
 }
 
 fn create(kind: &Kind, style: Style) -> Value {
-    let schema = (kind.schema_name)();
+    let schema = kind.schema_name();
     let mut created = operation(kind, style, "post", format!("create a {}", kind.kind)).make(
         write_parameters(style),
         &[200, 201, 202],
@@ -560,7 +551,7 @@ fn create(kind: &Kind, style: Style) -> Value {
 }
 
 fn put(kind: &Kind, style: Style) -> Value {
-    let schema = (kind.schema_name)();
+    let schema = kind.schema_name();
     let mut replaced = operation(
         kind,
         style,
@@ -577,7 +568,7 @@ fn patch(kind: &Kind, style: Style) -> Value {
     let mut patched = operation(kind, style, "patch", description).make(
         write_parameters(style),
         &[200, 201],
-        &(kind.schema_name)(),
+        &kind.schema_name(),
     );
     style.body(&mut patched, PATCH_TYPES, &format!("{META}.Patch"), true);
     patched
@@ -617,7 +608,7 @@ fn subresource(kind: &Kind, sub: &Subresource, style: Style) -> Vec<(&'static st
         "Scale" => "io.k8s.api.autoscaling.v1.Scale".to_string(),
         "TokenRequest" => "io.k8s.api.authentication.v1.TokenRequest".to_string(),
         "Binding" => "io.k8s.api.core.v1.Binding".to_string(),
-        _ => (kind.schema_name)().into_owned(),
+        _ => kind.schema_name().into_owned(),
     };
     let base = |action: &'static str, verb: &str| Operation {
         style,
@@ -721,14 +712,16 @@ mod tests {
 
     #[test]
     fn v3_documents_are_closed_and_tell_the_kinds() {
-        let documents = Documents::new();
-        let index = documents.v3_index();
-        assert_eq!(index["paths"].as_object().unwrap().len(), v3_paths().len());
-        for path in v3_paths() {
+        let registry = Registry::built_in();
+        let documents = Documents::new(&registry);
+        for path in documents.v3_paths() {
             let document = documents.v3(&path).unwrap();
             let schemas = &document["components"]["schemas"];
             assert_eq!(dangling(&document, schemas), Vec::<String>::new(), "{path}");
         }
+        let index = Documents::v3_index([("api/v1", b"{}".as_slice())].into_iter());
+        let url = index["paths"]["api/v1"]["serverRelativeURL"].as_str();
+        assert!(url.unwrap().starts_with("/openapi/v3/api/v1?hash="));
         assert!(documents.v3("apis/apps/v2").is_none());
         assert!(documents.v3("nonsense").is_none());
         let apps = documents.v3("apis/apps/v1").unwrap();
@@ -759,7 +752,7 @@ mod tests {
 
     #[test]
     fn v2_is_closed() {
-        let document = Documents::new().v2();
+        let document = Documents::new(&Registry::built_in()).v2();
         assert_eq!(
             dangling(&document, &document["definitions"]),
             Vec::<String>::new()

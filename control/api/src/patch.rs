@@ -50,7 +50,7 @@ const MAX_BYTES: usize = 3 << 20;
 
 /// Applies a patch to an object in its served form. The result is not decoded yet.
 pub fn apply(kind: &Kind, patch_type: PatchType, object: &Value, patch: &[u8]) -> Result<Value> {
-    let struct_name = (kind.schema_name)();
+    let struct_name = kind.schema_name();
     apply_named(&struct_name, patch_type, object, patch)
 }
 

@@ -127,7 +127,7 @@ pub fn decode(body: &[u8]) -> Result<Value> {
 /// The OpenAPI name of a kind, a subresource's kind or the options of a request.
 fn type_name(api_version: &str, kind: &str) -> Option<String> {
     if let Some(kind) = registry::of_object(api_version, kind) {
-        return Some((kind.schema_name)().into_owned());
+        return Some(kind.schema_name().into_owned());
     }
     let name = match (api_version, kind) {
         ("autoscaling/v1", "Scale") => "io.k8s.api.autoscaling.v1.Scale",
@@ -590,7 +590,7 @@ mod tests {
         #[test]
         fn never_panics(raw in prop::collection::vec(any::<u8>(), 0..80), kind in 0..registry::KINDS.len()) {
             let kind = &registry::KINDS[kind];
-            let _ = decode(&envelope(&kind.api_version(), kind.kind, raw.clone()));
+            let _ = decode(&envelope(&kind.api_version(), &kind.kind, raw.clone()));
             let _ = decode(&[MAGIC.to_vec(), raw].concat());
         }
     }

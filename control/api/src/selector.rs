@@ -351,7 +351,7 @@ impl FieldSelector {
             let value = unescape(value)
                 .map_err(|why| ApiError::bad_request(format!("invalid field selector: {why}")))?;
             let known = matches!(field, "metadata.name" | "metadata.namespace")
-                || kind.fields.iter().any(|(label, _, _)| *label == field);
+                || kind.fields.iter().any(|f| f.label == field);
             if !known {
                 return Err(ApiError::bad_request(format!(
                     "field label not supported: {field}"
@@ -391,8 +391,8 @@ pub fn field_value<'a>(kind: &Kind, field: &str, stored: &'a Value) -> Option<Co
     let (path, absent) = match field {
         "metadata.name" | "metadata.namespace" => (field, ""),
         _ => {
-            let (_, path, absent) = kind.fields.iter().find(|(label, _, _)| *label == field)?;
-            (*path, *absent)
+            let found = kind.fields.iter().find(|f| f.label == field)?;
+            (&*found.path, found.absent)
         }
     };
     let value = match json::at(stored, path) {

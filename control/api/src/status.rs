@@ -34,9 +34,9 @@ impl ApiError {
             details.insert("name".into(), name.into());
         }
         if !kind.group.is_empty() {
-            details.insert("group".into(), kind.group.into());
+            details.insert("group".into(), kind.group.as_ref().into());
         }
-        details.insert("kind".into(), kind.plural.into());
+        details.insert("kind".into(), kind.plural.as_ref().into());
         self.details = Some(details);
         self
     }
@@ -237,7 +237,7 @@ impl ApiError {
         )
         .about(kind, name);
         if let Some(details) = &mut error.details {
-            details.insert("kind".into(), kind.kind.into());
+            details.insert("kind".into(), kind.kind.as_ref().into());
         }
         error.with_causes(causes)
     }
@@ -348,9 +348,9 @@ pub fn deleted(kind: &Kind, name: &str, uid: &str) -> Value {
     let mut details = Map::new();
     details.insert("name".into(), name.into());
     if !kind.group.is_empty() {
-        details.insert("group".into(), kind.group.into());
+        details.insert("group".into(), kind.group.as_ref().into());
     }
-    details.insert("kind".into(), kind.plural.into());
+    details.insert("kind".into(), kind.plural.as_ref().into());
     if !uid.is_empty() {
         details.insert("uid".into(), uid.into());
     }

@@ -64,7 +64,7 @@ pub fn conform(
         return Err(ApiError::bad_request("the object is not a JSON object"));
     }
     object["apiVersion"] = api_version.into();
-    object["kind"] = kind.kind.into();
+    object["kind"] = kind.kind.as_ref().into();
     let Some(meta) = json::child(object, "metadata") else {
         return Err(ApiError::bad_request("metadata is not a JSON object"));
     };
@@ -130,7 +130,7 @@ pub fn prepare_create(kind: &Kind, object: &mut Value, ctx: &CreateContext<'_>) 
     if kind.status == StatusRule::Subresource {
         remove(object, "status");
     }
-    match (kind.group, kind.kind) {
+    match kind.id() {
         ("", "Pod") => {
             let qos = pod::qos_class(object);
             object["status"] = json!({"phase": "Pending", "qosClass": qos});
@@ -155,7 +155,7 @@ pub fn prepare_create(kind: &Kind, object: &mut Value, ctx: &CreateContext<'_>) 
     canonical_order(object);
     let mut errors = Errors::default();
     metadata::validate(kind, object, &mut errors);
-    (kind.validate)(object, &mut errors);
+    kind.validate(object, &mut errors);
     errors.into_result(kind, text(object, "metadata.name"))
 }
 
@@ -203,7 +203,7 @@ pub fn prepare_update(kind: &Kind, new: &mut Value, old: &Value) -> Result<Updat
     if kind.status != StatusRule::None {
         put(new, "status", old.get("status").cloned());
     }
-    match (kind.group, kind.kind) {
+    match kind.id() {
         // The phase and the spec's finalizers have a subresource each.
         ("", "Namespace") => put(new, "spec", old.get("spec").cloned()),
         ("", "Service") => crate::service::patch_allocated(new, old),
@@ -214,8 +214,8 @@ pub fn prepare_update(kind: &Kind, new: &mut Value, old: &Value) -> Result<Updat
     let name = text(new, "metadata.name").to_string();
     let mut errors = Errors::default();
     metadata::validate_update(kind, new, old, &mut errors);
-    (kind.validate)(new, &mut errors);
-    (kind.validate_update)(new, old, &mut errors);
+    kind.validate(new, &mut errors);
+    kind.validate_update(new, old, &mut errors);
     errors.into_result(kind, &name)?;
     Ok(outcome(kind, new))
 }
@@ -226,7 +226,7 @@ pub fn prepare_status_update(kind: &Kind, new: &mut Value, old: &Value) -> Resul
     let status = new.get("status").cloned();
     let mut merged = old.clone();
     put(&mut merged, "status", status);
-    if (kind.group, kind.kind) == ("", "Pod") {
+    if kind.is("", "Pod") {
         // Set at creation, and never changed.
         if let Some(status) = json::child(&mut merged, "status") {
             let qos = at(old, "status.qosClass").cloned();
@@ -259,7 +259,7 @@ fn outcome(kind: &Kind, new: &Value) -> UpdateOutcome {
     let deleting = at(new, "metadata.deletionTimestamp").is_some();
     let grace = json::int(new, "metadata.deletionGracePeriodSeconds").unwrap_or(0);
     let held = !list(new, "metadata.finalizers").is_empty()
-        || (kind.kind == "Namespace" && !list(new, "spec.finalizers").is_empty());
+        || (kind.is("", "Namespace") && !list(new, "spec.finalizers").is_empty());
     if deleting && grace == 0 && !held {
         UpdateOutcome::Remove
     } else {
@@ -288,7 +288,7 @@ fn check_version(kind: &Kind, new: &Value, old: &Value) -> Result<()> {
 }
 
 fn keep_system_fields(kind: &Kind, new: &mut Value, old: &Value) -> Result<()> {
-    if kind.kind == "Lease" && text(new, "metadata.resourceVersion").is_empty() {
+    if kind.is("coordination.k8s.io", "Lease") && text(new, "metadata.resourceVersion").is_empty() {
         let mut errors = Errors::default();
         errors.invalid(
             "metadata.resourceVersion",
@@ -467,7 +467,7 @@ pub fn prepare_delete(
         held.then(|| Value::Array(finalizers)),
     );
 
-    if kind.kind == "Namespace" {
+    if kind.is("", "Namespace") {
         let held = held || !list(old, "spec.finalizers").is_empty();
         return Ok(mark_namespace(old, marked, held, now));
     }
@@ -550,7 +550,7 @@ fn finalizers_after(old: &Value, propagation: Option<Propagation>) -> Vec<Value>
 
 /// How long a deleted object stays for its owner on the node to end it: only pods that run do.
 fn grace_seconds(kind: &Kind, old: &Value, options: &DeleteOptions) -> i64 {
-    if (kind.group, kind.kind) != ("", "Pod") {
+    if !kind.is("", "Pod") {
         return 0;
     }
     let unbound = text(old, "spec.nodeName").is_empty();

@@ -96,7 +96,7 @@ pub const MEDIA_TYPE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io";
 /// ListMeta; for one object pass `{"resourceVersion": …}`. With `headers` false the column
 /// definitions are left out, as in all but the first event of a watch.
 pub fn render<'a>(
-    kind: &'static Kind,
+    kind: &Kind,
     stored: impl IntoIterator<Item = &'a Value>,
     metadata: Value,
     include: IncludeObject,
@@ -108,7 +108,7 @@ pub fn render<'a>(
         .map(|o| row(kind, o, include, now))
         .collect();
     let columns: Value = if headers {
-        kind.columns
+        kind.columns()
             .iter()
             .map(|c| {
                 json!({"name": c.name, "type": c.ty, "format": c.format,
@@ -124,9 +124,9 @@ pub fn render<'a>(
     })
 }
 
-fn row(kind: &'static Kind, stored: &Value, include: IncludeObject, now: Timestamp) -> Value {
-    let mut row = json!({"cells": (kind.cells)(stored, now)});
-    if kind.kind == "Pod" {
+fn row(kind: &Kind, stored: &Value, include: IncludeObject, now: Timestamp) -> Value {
+    let mut row = json!({"cells": kind.cells(stored, now)});
+    if kind.is("", "Pod") {
         let condition = match text(stored, "status.phase") {
             "Succeeded" => Some(("Succeeded", "The pod has completed successfully.")),
             "Failed" => Some(("Failed", "The pod failed.")),
@@ -724,10 +724,10 @@ mod tests {
 
     #[test]
     fn every_kind_has_a_cell_a_column() {
-        for kind in KINDS {
+        for kind in KINDS.iter() {
             assert_eq!(
-                (kind.cells)(&json!({}), now()).len(),
-                kind.columns.len(),
+                kind.cells(&json!({}), now()).len(),
+                kind.columns().len(),
                 "{kind:?}"
             );
         }
@@ -772,7 +772,7 @@ mod tests {
     #[test]
     fn other_rows() {
         let cells = |plural: &str, group: &str, o: Value| {
-            Value::from((find(group, "v1", plural).unwrap().cells)(&o, now()))
+            Value::from(find(group, "v1", plural).unwrap().cells(&o, now()))
         };
         assert_eq!(
             cells(

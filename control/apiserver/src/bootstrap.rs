@@ -2,6 +2,7 @@
 //! with the API server behind it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use rhumb_api::json::{self, text};
 use rhumb_api::registry::{self, Kind};
@@ -81,7 +82,7 @@ pub async fn run(
     endpoints(api, server).await
 }
 
-fn kind(group: &'static str, plural: &'static str) -> Result<&'static Kind, BootstrapError> {
+fn kind(group: &'static str, plural: &'static str) -> Result<&'static Arc<Kind>, BootstrapError> {
     registry::find(group, "v1", plural).ok_or(BootstrapError::Kind(plural))
 }
 
@@ -142,7 +143,7 @@ async fn endpoints(api: &Api, server: SocketAddr) -> Result<(), BootstrapError> 
 /// Creates an object if it isn't there; says whether it did.
 async fn create(
     api: &Api,
-    kind: &'static Kind,
+    kind: &Kind,
     namespace: &str,
     mut object: Value,
 ) -> Result<bool, BootstrapError> {
@@ -155,7 +156,7 @@ async fn create(
     };
     strategy::conform(kind, &mut object, namespace, None).map_err(refused)?;
     rhumb_api::default_object(kind, &mut object);
-    if kind.kind == "Service" {
+    if kind.is("", "Service") {
         service::default_families(&mut object, api.service_ips.families());
     }
     let context = CreateContext {

@@ -38,7 +38,7 @@ impl Change {
 }
 
 pub struct Collection {
-    pub kind: &'static Kind,
+    pub kind: Arc<Kind>,
     state: RwLock<State>,
     /// Revision of the last change.
     changed: watch::Sender<Revision>,
@@ -78,9 +78,9 @@ impl Cache {
             })
             .await?;
         let mut collections = HashMap::new();
-        for kind in KINDS.iter().filter(|k| k.stored_as.is_none()) {
+        for kind in KINDS.iter().filter(|k| !k.is_view()) {
             let collection = Collection {
-                kind,
+                kind: kind.clone(),
                 state: RwLock::new(State {
                     objects: BTreeMap::new(),
                     ring: VecDeque::new(),
@@ -127,7 +127,7 @@ impl Cache {
             tracing::warn!(key = %String::from_utf8_lossy(&kv.key), "an object of an unknown kind is in the store");
             return;
         };
-        match Object::from_stored(collection.kind, kv) {
+        match Object::from_stored(&collection.kind, kv) {
             Ok(object) => {
                 let mut state = collection.state.write();
                 state.objects.insert(object.key(), Arc::new(object));
@@ -148,7 +148,7 @@ impl Cache {
                     create_revision: event.create_revision,
                     mod_revision: event.revision,
                 };
-                match Object::from_stored(collection.kind, &kv) {
+                match Object::from_stored(&collection.kind, &kv) {
                     Ok(object) => Some(Arc::new(object)),
                     Err(error) => {
                         tracing::error!(%error, "skipped");
@@ -191,7 +191,7 @@ impl Cache {
         (collection.list(namespace), self.applied())
     }
 
-    pub fn collection(&self, kind: &'static Kind) -> Option<Arc<Collection>> {
+    pub fn collection(&self, kind: &Kind) -> Option<Arc<Collection>> {
         self.collections.get(&kind.storage_prefix()).cloned()
     }
 

@@ -89,7 +89,7 @@ async fn answer(
         )));
     }
     let query = Query::parse(request.uri().query().unwrap_or(""));
-    match route::parse(request.uri().path()) {
+    match route::parse(request.uri().path(), &api.registry()) {
         Target::Path(path) => {
             let verb = match *request.method() {
                 Method::GET | Method::HEAD => "get",
@@ -161,7 +161,7 @@ fn may(
 ) -> Result<()> {
     // The rules look at what a selector requires; one that can't be read requires nothing here,
     // and is refused later.
-    let fields = resource.kind.and_then(|kind| {
+    let fields = resource.kind.as_deref().and_then(|kind| {
         rhumb_api::selector::FieldSelector::parse(kind, query.get("fieldSelector")).ok()
     });
     let required = |field: &str| fields.as_ref().and_then(|f| f.required(field));
@@ -200,7 +200,7 @@ async fn dispatch(
     query: Query,
     request: hyper::Request<Incoming>,
 ) -> Result<Response<Body>> {
-    let Some(kind) = resource.kind else {
+    let Some(kind) = resource.kind.clone() else {
         return Err(ApiError::no_such_path());
     };
     let verbs = match resource.subresource.as_str() {
@@ -211,7 +211,7 @@ async fn dispatch(
         }
     };
     if !verbs.contains(&verb) {
-        return Err(ApiError::method_not_supported(kind, verb));
+        return Err(ApiError::method_not_supported(&kind, verb));
     }
     if !api.ready() {
         return Err(ApiError::service_unavailable(
@@ -231,9 +231,9 @@ async fn dispatch(
     if matches!(verb, "update" | "patch") && resource.name.is_empty() {
         return Err(ApiError::method_not_allowed());
     }
-    match (kind.kind, resource.subresource.as_str()) {
-        ("Pod", "log") => return kubelet::log(api, &resource, &query).await,
-        ("Pod", "exec") => return kubelet::exec(api, &resource, &query, request).await,
+    match (kind.id(), resource.subresource.as_str()) {
+        (("", "Pod"), "log") => return kubelet::log(api, &resource, &query).await,
+        (("", "Pod"), "exec") => return kubelet::exec(api, &resource, &query, request).await,
         _ => {}
     }
     let (parts, body) = request.into_parts();
@@ -256,7 +256,7 @@ async fn dispatch(
     let request = Request {
         api: api.clone(),
         user,
-        kind,
+        kind: kind.clone(),
         resource,
         query,
         accept,
@@ -281,7 +281,7 @@ async fn dispatch(
         ("scale", "patch") => scale::patch(&request).await,
         ("binding", "create") => bind::create(&request).await,
         ("token", "create") => token::create(&request).await,
-        _ => Err(ApiError::method_not_supported(kind, verb)),
+        _ => Err(ApiError::method_not_supported(&kind, verb)),
     }
 }
 

@@ -50,7 +50,7 @@ struct Place {
 }
 
 fn find(api: &Api, resource: &Resource, query: &Query) -> Result<Place> {
-    let kind = resource.kind.ok_or_else(ApiError::no_such_path)?;
+    let kind = resource.kind.as_ref().ok_or_else(ApiError::no_such_path)?;
     let pod = api
         .cache
         .collection(kind)

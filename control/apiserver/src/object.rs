@@ -77,7 +77,7 @@ pub fn value_of(kv: &KeyValue) -> Result<Value, BadObject> {
 }
 
 impl Object {
-    pub fn from_stored(kind: &'static Kind, kv: &KeyValue) -> Result<Object, BadObject> {
+    pub fn from_stored(kind: &Kind, kv: &KeyValue) -> Result<Object, BadObject> {
         let bad = |why: String| BadObject {
             key: String::from_utf8_lossy(&kv.key).into_owned(),
             why,
@@ -138,12 +138,12 @@ impl Object {
 }
 
 /// Copies what selectors of the kind, or of a view of it, can ask for.
-fn index(kind: &'static Kind, object: &Value) -> Value {
+fn index(kind: &Kind, object: &Value) -> Value {
     let mut out = Value::Object(Map::new());
     let views = rhumb_api::registry::KINDS
         .iter()
         .filter(|k| k.storage() == kind);
-    let paths = views.flat_map(|k| k.fields.iter().map(|(_, path, _)| *path));
+    let paths = views.flat_map(|k| k.fields.iter().map(|field| &*field.path));
     let always = [
         "metadata.name",
         "metadata.namespace",

@@ -1,6 +1,8 @@
 //! What a request asks for: its path and verb, as Kubernetes' RequestInfo.
 
-use rhumb_api::registry::{self, Kind};
+use std::sync::Arc;
+
+use rhumb_api::registry::{Kind, Registry};
 
 /// The target of a request.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,7 +18,7 @@ pub struct Resource {
     pub version: String,
     /// The plural as the client wrote it, so that a refusal can name what isn't served.
     pub plural: String,
-    pub kind: Option<&'static Kind>,
+    pub kind: Option<Arc<Kind>>,
     /// "" for cluster scope and for all namespaces.
     pub namespace: String,
     /// "" for the collection.
@@ -53,7 +55,7 @@ fn decode(segment: &str) -> Option<String> {
 }
 
 /// Reads a path. A path that no API has is a `Target::Path`.
-pub fn parse(path: &str) -> Target {
+pub fn parse(path: &str, registry: &Registry) -> Target {
     let other = || Target::Path(path.to_string());
     let segments: Option<Vec<String>> = path
         .trim_end_matches('/')
@@ -86,13 +88,13 @@ pub fn parse(path: &str) -> Target {
         [plural, name, subresource] => (*plural, *name, *subresource),
         _ => return other(),
     };
-    let kind = registry::find(group, version, plural);
+    let kind = registry.find(group, version, plural);
     // A name below all namespaces, or a namespace around what has none, is nothing.
     let misplaced = kind.is_some_and(|kind| {
         (kind.namespaced && namespace.is_empty() && !name.is_empty())
             || (!kind.namespaced && !namespace.is_empty())
     });
-    let kind = kind.filter(|_| !misplaced);
+    let kind = kind.filter(|_| !misplaced).cloned();
     Target::Resource(Resource {
         group: group.into(),
         version: version.into(),
@@ -171,7 +173,7 @@ mod tests {
     use super::*;
 
     fn resource(path: &str) -> (String, String, String, String, bool) {
-        match parse(path) {
+        match parse(path, &Registry::built_in()) {
             Target::Resource(r) => (
                 r.described(),
                 r.group,
@@ -236,7 +238,10 @@ mod tests {
             "/api/v1/pods/%ff",
             "//api/v1/pods",
         ] {
-            assert!(matches!(parse(path), Target::Path(_)), "{path}");
+            assert!(
+                matches!(parse(path, &Registry::built_in()), Target::Path(_)),
+                "{path}"
+            );
         }
     }
 

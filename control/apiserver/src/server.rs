@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use rhumb_api::registry::Registry;
 use rhumb_store::{Embedded, Options, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ClientConfig;
@@ -18,6 +20,7 @@ use crate::bootstrap::{self, BootstrapError};
 use crate::cache::Cache;
 use crate::http::serve;
 use crate::metrics::Metrics;
+use crate::openapi::OpenApi;
 use crate::pki::{self, Identity, Pki, PkiError, kubeconfig};
 use crate::service_ips::{Range, RangeError, ServiceIps};
 use crate::tls::{self, TlsError};
@@ -75,6 +78,8 @@ pub enum ServerError {
 pub struct Api {
     pub store: Arc<dyn Store>,
     pub cache: Arc<Cache>,
+    registry: ArcSwap<Registry>,
+    pub openapi: OpenApi,
     pub tokens: Tokens,
     pub service_ips: Arc<ServiceIps>,
     pub metrics: Metrics,
@@ -88,6 +93,11 @@ pub struct Api {
 }
 
 impl Api {
+    /// What is served now.
+    pub fn registry(&self) -> Arc<Registry> {
+        self.registry.load_full()
+    }
+
     /// Whether the store and the cache work.
     pub fn ready(&self) -> bool {
         self.followed.load(Ordering::Relaxed)
@@ -183,6 +193,8 @@ impl Server {
             server_address: SocketAddr::new(advertise, loopback.port()).to_string(),
             store: store.clone(),
             cache: cache.clone(),
+            registry: ArcSwap::from_pointee(Registry::built_in()),
+            openapi: OpenApi::default(),
             service_ips: service_ips.clone(),
             metrics: Metrics::default(),
             stop: CancellationToken::new(),

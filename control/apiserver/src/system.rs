@@ -3,6 +3,7 @@
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use rhumb_api::discovery;
+use rhumb_api::registry::Registry;
 use rhumb_api::status::{ApiError, Result};
 use serde_json::{Value, json};
 
@@ -15,21 +16,26 @@ use crate::server::Api;
 pub fn answer(api: &Api, path: &str, query: &Query, headers: &HeaderMap) -> Result<Response<Body>> {
     let trimmed = path.trim_end_matches('/');
     let segments: Vec<&str> = trimmed.split('/').skip(1).collect();
+    let registry = &*api.registry();
     match segments.as_slice() {
         [] => plain(headers, &paths()),
         ["healthz" | "livez" | "readyz", check @ ..] => health(api, segments[0], check, query),
         ["version"] => plain(headers, &discovery::version()),
         ["metrics"] => metrics(api),
-        ["api"] => root(headers, true, || {
+        ["api"] => root(registry, headers, true, || {
             discovery::api_versions(&api.server_address)
         }),
-        ["apis"] => root(headers, false, discovery::api_group_list),
-        ["api", version] => found(headers, discovery::resource_list("", version)),
-        ["apis", group] => found(headers, discovery::group(group)),
-        ["apis", group, version] => found(headers, discovery::resource_list(group, version)),
-        ["openapi", "v2"] => openapi::v2(headers),
-        ["openapi", "v3"] => openapi::v3_index(headers),
-        ["openapi", "v3", rest @ ..] => openapi::v3(&rest.join("/"), headers),
+        ["apis"] => root(registry, headers, false, || {
+            discovery::api_group_list(registry)
+        }),
+        ["api", version] => found(headers, discovery::resource_list(registry, "", version)),
+        ["apis", group] => found(headers, discovery::group(registry, group)),
+        ["apis", group, version] => {
+            found(headers, discovery::resource_list(registry, group, version))
+        }
+        ["openapi", "v2"] => openapi::v2(api, headers),
+        ["openapi", "v3"] => openapi::v3_index(api, headers),
+        ["openapi", "v3", rest @ ..] => openapi::v3(api, &rest.join("/"), headers),
         _ => Err(ApiError::no_such_path()),
     }
 }
@@ -71,12 +77,17 @@ pub fn no_definitions(
 }
 
 /// `/api` and `/apis`: one document with everything for clients that know it, else the old form.
-fn root(headers: &HeaderMap, core: bool, old: impl FnOnce() -> Value) -> Result<Response<Body>> {
+fn root(
+    registry: &Registry,
+    headers: &HeaderMap,
+    core: bool,
+    old: impl FnOnce() -> Value,
+) -> Result<Response<Body>> {
     let accept = negotiate::accept(headers.get(ACCEPT), Target::DiscoveryRoot)?;
     let Form::Discovery(form) = accept.form else {
         return Ok(reply::object(StatusCode::OK, accept, &old()));
     };
-    let body = discovery::aggregated(form, core).to_string();
+    let body = discovery::aggregated(registry, form, core).to_string();
     let mut response = tagged(headers, body.into());
     response
         .headers_mut()

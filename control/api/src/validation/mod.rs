@@ -64,8 +64,8 @@ pub fn lease(lease: &Value, errors: &mut Errors) {
 
 /// Checks of a status write.
 pub fn status(kind: &Kind, new: &Value, _old: &Value, errors: &mut Errors) {
-    match kind.kind {
-        "Deployment" | "ReplicaSet" => {
+    match kind.id() {
+        ("apps", "Deployment" | "ReplicaSet") => {
             for field in [
                 "replicas",
                 "readyReplicas",
@@ -78,7 +78,7 @@ pub fn status(kind: &Kind, new: &Value, _old: &Value, errors: &mut Errors) {
                 }
             }
         }
-        "Pod" => {
+        ("", "Pod") => {
             for (i, ip) in list(new, "status.podIPs").iter().enumerate() {
                 ip_address(&format!("status.podIPs[{i}]"), text(ip, "ip"), errors);
             }

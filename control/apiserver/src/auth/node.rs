@@ -1,5 +1,7 @@
 //! The node rule: a kubelet sees its Node, its Lease, the pods bound to it and what those name.
 
+use std::sync::Arc;
+
 use rhumb_api::json;
 use rhumb_api::registry::{self, Kind};
 use serde_json::Value;
@@ -48,7 +50,7 @@ fn on_node(node: &str, a: &Attributes<'_>, lookup: &dyn Lookup) -> bool {
     !a.name.is_empty() && lookup.node_of(a.namespace, a.name).as_deref() == Some(node)
 }
 
-fn pods() -> Option<&'static Kind> {
+fn pods() -> Option<&'static Arc<Kind>> {
     registry::find("", "v1", "pods")
 }
 

@@ -41,13 +41,13 @@ async fn find(
 
 /// Before a new object is made ready to be stored.
 pub async fn create(request: &Request, object: &mut Value) -> Result<()> {
-    let kind = request.kind;
+    let kind = &request.kind;
     let name = text(object, "metadata.name").to_string();
     if let Some(namespace) = request.namespace() {
         namespace_open(request, namespace, &name).await?;
     }
     if let Some(node) = request.user.as_node() {
-        let own = matches!(kind.kind, "Node" | "Lease");
+        let own = matches!(kind.id(), ("", "Node") | ("coordination.k8s.io", "Lease"));
         if own && name != node {
             return Err(ApiError::forbidden(
                 kind,
@@ -59,7 +59,7 @@ pub async fn create(request: &Request, object: &mut Value) -> Result<()> {
             ));
         }
     }
-    match (kind.group, kind.kind) {
+    match kind.id() {
         ("", "Pod") => {
             let account = admission::service_account_name(object).to_string();
             let namespace = request.resource.namespace.as_str();
@@ -87,7 +87,7 @@ pub async fn create(request: &Request, object: &mut Value) -> Result<()> {
 }
 
 async fn namespace_open(request: &Request, namespace: &str, name: &str) -> Result<()> {
-    let kind = request.kind;
+    let kind = &request.kind;
     let Some(found) = find(request, "namespaces", "", namespace).await? else {
         let namespaces =
             registry::find("", "v1", "namespaces").ok_or_else(ApiError::no_such_path)?;
@@ -96,7 +96,12 @@ async fn namespace_open(request: &Request, namespace: &str, name: &str) -> Resul
     let terminating = at(&found, "metadata.deletionTimestamp").is_some()
         || text(&found, "status.phase") == "Terminating";
     // Why it can't be deleted yet, and who holds a lease, must still be said.
-    if terminating && !matches!(kind.kind, "Event" | "Lease") {
+    if terminating
+        && !matches!(
+            kind.id(),
+            ("" | "events.k8s.io", "Event") | ("coordination.k8s.io", "Lease")
+        )
+    {
         let mut error = ApiError::forbidden(
             kind,
             name,
@@ -121,7 +126,7 @@ async fn namespace_open(request: &Request, namespace: &str, name: &str) -> Resul
 /// Before a changed object is stored. Agents may change their pods' annotations, and nothing else
 /// of a pod.
 pub fn update(request: &Request, new: &Value, old: &Value) -> Result<()> {
-    let restricted = request.kind.kind == "Pod"
+    let restricted = request.kind.is("", "Pod")
         && request.resource.subresource.is_empty()
         && !request.user.is_in(crate::auth::MASTERS)
         && authorize::is_agent(&request.user);
@@ -135,7 +140,7 @@ pub fn update(request: &Request, new: &Value, old: &Value) -> Result<()> {
         };
         if without(new) != without(old) {
             return Err(ApiError::forbidden(
-                request.kind,
+                &request.kind,
                 &request.resource.name,
                 &format!(
                     "User \"{}\" may change annotations of pods only",
@@ -148,9 +153,9 @@ pub fn update(request: &Request, new: &Value, old: &Value) -> Result<()> {
 }
 
 pub fn delete(request: &Request, name: &str) -> Result<()> {
-    if request.kind.kind == "Namespace" && PROTECTED.contains(&name) {
+    if request.kind.is("", "Namespace") && PROTECTED.contains(&name) {
         return Err(ApiError::forbidden(
-            request.kind,
+            &request.kind,
             name,
             "this namespace may not be deleted",
         ));
@@ -164,13 +169,13 @@ pub fn service_families<'a>(request: &'a Request, kind: &Kind) -> Option<&'a [Fa
 }
 
 fn is_service(kind: &Kind) -> bool {
-    (kind.group, kind.kind) == ("", "Service")
+    kind.is("", "Service")
 }
 
 /// Gives a Service its cluster IPs. They return to the pool unless `Reserved::keep` is called.
 pub fn allocate(request: &Request, new: &mut Value, old: Option<&Value>) -> Result<Reserved> {
     let ips = &request.api.service_ips;
-    if !is_service(request.kind) || !matches!(request.resource.subresource.as_str(), "") {
+    if !is_service(&request.kind) || !matches!(request.resource.subresource.as_str(), "") {
         return Ok(Reserved::nothing(ips.clone()));
     }
     let held = old.map(held_ips).unwrap_or_default();
@@ -195,7 +200,7 @@ fn invalid(request: &Request, name: &str, service: &Value, why: String) -> ApiEr
         .map(service::cluster_ips)
         .unwrap_or_default();
     errors.invalid("spec.clusterIPs", given, why);
-    ApiError::invalid(request.kind, name, errors)
+    ApiError::invalid(&request.kind, name, errors)
 }
 
 /// The addresses that a stored Service holds.
@@ -213,7 +218,7 @@ pub fn held_ips(service: &Value) -> Vec<std::net::IpAddr> {
 
 /// After a Service was changed or removed (`new` is `None`): what it no longer has is free.
 pub fn released(request: &Request, old: &Value, new: Option<&Value>) {
-    if !is_service(request.kind) {
+    if !is_service(&request.kind) {
         return;
     }
     let keeps = new.map(held_ips).unwrap_or_default();

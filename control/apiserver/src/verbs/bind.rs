@@ -21,7 +21,7 @@ pub async fn create(request: &Request) -> Result<Response<Body>> {
     let name = request.resource.name.as_str();
     for _ in 0..ATTEMPTS {
         let (kv, pod) = request.current(name).await?;
-        let bound = strategy::bind(request.kind, &pod, &binding, jiff::Timestamp::now())?;
+        let bound = strategy::bind(&request.kind, &pod, &binding, jiff::Timestamp::now())?;
         let written = match dry_run {
             true => Outcome::Committed(kv.mod_revision),
             false => request
@@ -30,7 +30,7 @@ pub async fn create(request: &Request) -> Result<Response<Body>> {
                 .write(Write {
                     key: kv.key.clone(),
                     condition: Condition::ModRevision(kv.mod_revision),
-                    change: put(request.kind, &bound),
+                    change: put(&request.kind, &bound),
                 })
                 .await
                 .map_err(store_error)?,
@@ -43,9 +43,9 @@ pub async fn create(request: &Request) -> Result<Response<Body>> {
                 });
                 return Ok(reply::object(StatusCode::CREATED, request.accept, &status));
             }
-            Outcome::Conflict(None) => return Err(ApiError::not_found(request.kind, name)),
+            Outcome::Conflict(None) => return Err(ApiError::not_found(&request.kind, name)),
             Outcome::Conflict(Some(_)) => {}
         }
     }
-    Err(ApiError::modified(request.kind, name))
+    Err(ApiError::modified(&request.kind, name))
 }

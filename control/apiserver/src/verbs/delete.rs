@@ -57,11 +57,11 @@ pub async fn delete(request: &Request) -> Result<Response<Body>> {
     match delete_one(request, namespace, name, &options).await? {
         Deleted::Removed(last) => {
             // As in Kubernetes: a pod's deletion answers with the pod, others with a Status.
-            if request.kind.kind == "Pod" {
+            if request.kind.is("", "Pod") {
                 return request.answer(StatusCode::OK, last);
             }
             let uid = text(&last, "metadata.uid");
-            let status = status::deleted(request.kind, name, uid);
+            let status = status::deleted(&request.kind, name, uid);
             Ok(reply::object(StatusCode::OK, request.accept, &status))
         }
         Deleted::Stays(object) => request.answer(StatusCode::OK, object),
@@ -74,7 +74,7 @@ async fn delete_one(
     name: &str,
     options: &DeleteOptions,
 ) -> Result<Deleted> {
-    let kind = request.kind;
+    let kind = &request.kind;
     let key = store_key(kind, namespace, name);
     for _ in 0..ATTEMPTS {
         let kv = request.api.store.get(&key).await.map_err(store_error)?;

@@ -26,7 +26,7 @@ impl Selection {
     pub fn parse(request: &Request) -> Result<Selection> {
         Ok(Selection {
             labels: LabelSelector::parse(request.query.get("labelSelector"))?,
-            fields: FieldSelector::parse(request.kind, request.query.get("fieldSelector"))?,
+            fields: FieldSelector::parse(&request.kind, request.query.get("fieldSelector"))?,
             name: request.resource.name.clone(),
         })
     }
@@ -43,7 +43,7 @@ impl Selection {
             return here;
         }
         let index = object.index();
-        self.labels.matches(&index) && self.fields.matches(request.kind, &index)
+        self.labels.matches(&index) && self.fields.matches(&request.kind, &index)
     }
 }
 
@@ -60,7 +60,7 @@ pub async fn get(request: &Request) -> Result<Response<Body>> {
     let namespace = &request.resource.namespace;
     let object = collection
         .get(namespace, name)
-        .ok_or_else(|| ApiError::not_found(request.kind, name))?;
+        .ok_or_else(|| ApiError::not_found(&request.kind, name))?;
     let json = render::single(request, &object)?;
     Ok(reply::json_bytes(StatusCode::OK, request.accept, json))
 }
@@ -247,7 +247,7 @@ async fn at_revision(
     revision: Revision,
     after: Option<&str>,
 ) -> Result<Page> {
-    let kind = request.kind;
+    let kind = &request.kind;
     let namespace = &request.resource.namespace;
     let prefix = if namespace.is_empty() {
         format!("{}/", kind.storage_prefix())

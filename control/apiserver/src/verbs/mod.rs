@@ -39,7 +39,7 @@ const ATTEMPTS: usize = 20;
 pub struct Request {
     pub api: Arc<Api>,
     pub user: Arc<User>,
-    pub kind: &'static Kind,
+    pub kind: Arc<Kind>,
     pub resource: Resource,
     pub query: Query,
     pub accept: Accept,
@@ -55,13 +55,13 @@ impl Request {
     }
 
     pub fn store_key(&self, name: &str) -> Bytes {
-        store_key(self.kind, &self.resource.namespace, name)
+        store_key(&self.kind, &self.resource.namespace, name)
     }
 
     pub fn collection(&self) -> Result<Arc<Collection>> {
         self.api
             .cache
-            .collection(self.kind)
+            .collection(&self.kind)
             .ok_or_else(|| ApiError::internal("the kind has no cache"))
     }
 
@@ -84,7 +84,7 @@ impl Request {
             .get(&self.store_key(name))
             .await
             .map_err(store_error)?
-            .ok_or_else(|| ApiError::not_found(self.kind, name))?;
+            .ok_or_else(|| ApiError::not_found(&self.kind, name))?;
         let value = object::value_of(&kv).map_err(ApiError::internal)?;
         Ok((kv, value))
     }
@@ -97,7 +97,7 @@ impl Request {
 }
 
 /// `<group or core>/<plural>/[<namespace>/]<name>`
-pub fn store_key(kind: &'static Kind, namespace: &str, name: &str) -> Bytes {
+pub fn store_key(kind: &Kind, namespace: &str, name: &str) -> Bytes {
     let prefix = kind.storage_prefix();
     if kind.namespaced {
         format!("{prefix}/{namespace}/{name}").into()

@@ -23,7 +23,7 @@ fn table(request: &Request, stored: &[Value], metadata: Value, headers: bool) ->
     let include = include(request)?;
     let now = jiff::Timestamp::now();
     Ok(table::render(
-        request.kind,
+        &request.kind,
         stored,
         metadata,
         include,
@@ -55,7 +55,7 @@ pub fn one(request: &Request, stored: Value) -> Result<Bytes> {
 
 /// One object of the cache, as the answer of a get.
 pub fn single(request: &Request, object: &Object) -> Result<Bytes> {
-    if request.accept.form == Form::Plain && request.kind.stored_as.is_none() {
+    if request.accept.form == Form::Plain && !request.kind.is_view() {
         return Ok(object.json.clone());
     }
     one(request, object.value())
@@ -75,7 +75,10 @@ pub fn list(request: &Request, page: &Page) -> Result<Bytes> {
     }
     let (kind, api_version) = match request.accept.form {
         Form::Metadata => ("PartialObjectMetadataList".into(), "meta.k8s.io/v1".into()),
-        _ => (request.kind.list_kind(), request.kind.api_version()),
+        _ => (
+            request.kind.list_kind.to_string(),
+            request.kind.api_version(),
+        ),
     };
     let size: usize = page.objects.iter().map(|o| o.json.len() + 1).sum();
     let mut out = Vec::with_capacity(size + 256);
@@ -91,7 +94,7 @@ pub fn list(request: &Request, page: &Page) -> Result<Bytes> {
             Form::Metadata => {
                 out.extend_from_slice(metadata_only(&object.value()).to_string().as_bytes());
             }
-            _ if request.kind.stored_as.is_some() => {
+            _ if request.kind.is_view() => {
                 let served = request.kind.served(object.value());
                 out.extend_from_slice(served.to_string().as_bytes());
             }

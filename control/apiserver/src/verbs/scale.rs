@@ -27,7 +27,7 @@ pub async fn update(request: &Request) -> Result<Response<Body>> {
     let decoded = codec::decode_named(SCALE, parsed, validation)?;
     let dry_run = request.dry_run()?;
     let stored = modify(request, Part::Main, dry_run, |old| {
-        scale::apply(request.kind, old, &decoded.object)
+        scale::apply(&request.kind, old, &decoded.object)
     })
     .await?;
     let mut response = reply::object(StatusCode::OK, request.accept, &scale::of(&stored));
@@ -45,7 +45,7 @@ pub async fn patch(request: &Request) -> Result<Response<Body>> {
             duplicates: Vec::new(),
         };
         let decoded = codec::decode_named(SCALE, parsed, FieldValidation::Ignore)?;
-        scale::apply(request.kind, old, &decoded.object)
+        scale::apply(&request.kind, old, &decoded.object)
     })
     .await?;
     Ok(reply::object(

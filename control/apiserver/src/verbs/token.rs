@@ -92,7 +92,7 @@ fn check_seconds(request: &Request, seconds: i64) -> Result<()> {
             "may not specify a duration larger than 2^32 seconds",
         );
     }
-    errors.into_result(request.kind, "")
+    errors.into_result(&request.kind, "")
 }
 
 /// The pod that the token ends with, and its node. A kubelet may only ask for tokens of pods.
@@ -106,7 +106,7 @@ fn bound_to(
     let Some(reference) = reference else {
         return match node {
             Some(_) => Err(ApiError::forbidden(
-                request.kind,
+                &request.kind,
                 account,
                 "node requested token not bound to a pod",
             )),
@@ -150,7 +150,7 @@ fn bound_to(
         && node != node_name
     {
         return Err(ApiError::forbidden(
-            request.kind,
+            &request.kind,
             account,
             "node requested token bound to a pod scheduled on a different node",
         ));

@@ -30,10 +30,10 @@ fn validation(request: &Request) -> Result<FieldValidation> {
     FieldValidation::parse(request.query.get("fieldValidation"))
 }
 
-pub fn put(kind: &'static Kind, object: &Value) -> Change {
+pub fn put(kind: &Kind, object: &Value) -> Change {
     Change::Put {
         value: object::to_stored(object),
-        ttl: (kind.storage().kind == "Event").then_some(EVENT_TTL),
+        ttl: (kind.storage().is("", "Event")).then_some(EVENT_TTL),
     }
 }
 
@@ -44,13 +44,13 @@ pub async fn create(request: &Request) -> Result<Response<Body>> {
         mut object,
         warnings,
     } = codec::decode(
-        request.kind,
+        &request.kind,
         request.content_type(),
         &request.body,
         validation,
     )?;
-    strategy::conform(request.kind, &mut object, request.namespace(), None)?;
-    rhumb_api::default_object(request.kind, &mut object);
+    strategy::conform(&request.kind, &mut object, request.namespace(), None)?;
+    rhumb_api::default_object(&request.kind, &mut object);
     let stored = create_object(request, object, dry_run).await?;
     let mut response = request.answer(StatusCode::CREATED, stored)?;
     reply::warn(&mut response, &warnings);
@@ -59,7 +59,7 @@ pub async fn create(request: &Request) -> Result<Response<Body>> {
 
 /// Creates a decoded and defaulted object; returns it as stored.
 async fn create_object(request: &Request, object: Value, dry_run: bool) -> Result<Value> {
-    let kind = request.kind;
+    let kind = &request.kind;
     let template = kind.to_stored(object);
     let generated = text(&template, "metadata.name").is_empty();
     for _ in 0..8 {
@@ -110,7 +110,7 @@ async fn create_object(request: &Request, object: Value, dry_run: bool) -> Resul
 pub async fn update(request: &Request, part: Part) -> Result<Response<Body>> {
     let validation = validation(request)?;
     let dry_run = request.dry_run()?;
-    let kind = request.kind;
+    let kind = &request.kind;
     let Decoded {
         mut object,
         warnings,
@@ -128,7 +128,7 @@ pub async fn update(request: &Request, part: Part) -> Result<Response<Body>> {
 pub async fn patch(request: &Request, part: Part) -> Result<Response<Body>> {
     let validation = validation(request)?;
     let dry_run = request.dry_run()?;
-    let kind = request.kind;
+    let kind = &request.kind;
     let patch_type = PatchType::from_media_type(request.content_type())?;
     let name = request.resource.name.as_str();
     let mut warnings = Vec::new();
@@ -157,7 +157,7 @@ pub async fn modify(
     dry_run: bool,
     mut transform: impl FnMut(&Value) -> Result<Value>,
 ) -> Result<Value> {
-    let kind = request.kind;
+    let kind = &request.kind;
     let name = request.resource.name.as_str();
     for _ in 0..ATTEMPTS {
         let (kv, old) = request.current(name).await?;
