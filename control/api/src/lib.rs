@@ -38,6 +38,7 @@ mod strategic;
 pub mod strategy;
 pub mod table;
 pub mod time;
+pub mod topology;
 pub mod validation;
 
 pub use quantity::Quantity;

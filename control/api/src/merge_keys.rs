@@ -1,5 +1,6 @@
-//! The one table of what Go's struct tags say and JSON Schemas don't: patch strategies, merge keys
-//! and list types. Source: `k8s.io/api` v1.36 (`patchStrategy`, `patchMergeKey`, `+listType`).
+//! The table of what Go's struct tags say and JSON Schemas don't: patch strategies, merge keys
+//! and, of the fields that have those, list types (the others are in `topology`).
+//! Source: `k8s.io/api` v1.36 (`patchStrategy`, `patchMergeKey`, `+listType`).
 
 use serde_json::Value;
 

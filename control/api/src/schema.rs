@@ -7,8 +7,9 @@ use std::sync::OnceLock;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value};
 
-use crate::merge_keys;
 use crate::registry::{KINDS, Kind};
+use crate::topology::Topology;
+use crate::{merge_keys, topology};
 
 /// Index of a struct in `Types`.
 pub type StructId = usize;
@@ -41,6 +42,10 @@ pub struct Field {
     /// An empty list or map of an optional field is the same as none, as in Go (`omitempty`).
     pub required: bool,
     pub merge: Option<Merge>,
+    /// How server-side apply takes the value apart.
+    pub topology: Topology,
+    /// Go writes the field whatever it holds: its presence alone is nobody's doing.
+    pub always: bool,
 }
 
 /// How a strategic merge patch treats a field (Go's `patchStrategy` and `patchMergeKey`).
@@ -57,6 +62,8 @@ pub struct Struct {
     /// Name in OpenAPI: `io.k8s.api.core.v1.PodSpec`.
     pub name: String,
     pub fields: HashMap<String, Field>,
+    /// Whether server-side apply takes it as one value.
+    pub atomic: bool,
 }
 
 impl Struct {
@@ -107,6 +114,7 @@ pub fn definitions() -> Map<String, Value> {
     let mut definitions = generator.take_definitions(false);
     for (name, schema) in &mut definitions {
         merge_keys::annotate(name, schema);
+        topology::annotate(name, schema);
     }
     definitions
 }
@@ -166,10 +174,13 @@ fn compile(definitions: &Map<String, Value>) -> Types {
                 .into_iter()
                 .flatten()
                 .map(|(field, schema)| {
+                    let required = required.contains(&field.as_str());
                     let field_type = Field {
                         ty: compile_type(schema, definitions, &by_name),
-                        required: required.contains(&field.as_str()),
+                        required,
                         merge: merge_keys::of(name, field),
+                        topology: Topology::of(schema, definitions),
+                        always: topology::always(name, field, required),
                     };
                     (field.clone(), field_type)
                 })
@@ -177,6 +188,9 @@ fn compile(definitions: &Map<String, Value>) -> Types {
             Struct {
                 name: (*name).clone(),
                 fields,
+                atomic: schema
+                    .get("x-kubernetes-map-type")
+                    .is_some_and(|t| t == "atomic"),
             }
         })
         .collect();
