@@ -72,6 +72,10 @@ async fn serve(args: args::Server, inherited: Vec<std::net::TcpListener>) -> any
     let mut result = Ok(());
     tokio::select! {
         () = stop.cancelled() => {}
+        why = server.failed() => {
+            result = Err(anyhow::anyhow!("{why}. The server stops, so as to be started anew"));
+            stop.cancel();
+        }
         // Without one of them the cluster stands still: stop as a whole, and be started again.
         ended = clients.join_next() => {
             let ended = ended.map_or(Ok(Ok(())), |ended| ended);

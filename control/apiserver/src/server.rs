@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rhumb_api::registry::Registry;
 use rhumb_store::{Embedded, Options, Store, StoreError};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_rustls::rustls::ClientConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -89,7 +89,8 @@ pub struct Api {
     /// Cancelled when the server stops: watches and log streams end.
     pub stop: CancellationToken,
     pub tasks: TaskTracker,
-    followed: AtomicBool,
+    /// Why the server can't go on.
+    failure: watch::Sender<Option<String>>,
 }
 
 impl Api {
@@ -98,9 +99,14 @@ impl Api {
         self.registry.load_full()
     }
 
+    fn fail(&self, why: String) {
+        tracing::error!(why, "the server can't go on");
+        self.failure.send_replace(Some(why));
+    }
+
     /// Whether the store and the cache work.
     pub fn ready(&self) -> bool {
-        self.followed.load(Ordering::Relaxed)
+        self.failure.borrow().is_none()
     }
 }
 
@@ -199,7 +205,7 @@ impl Server {
             metrics: Metrics::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
-            followed: AtomicBool::new(true),
+            failure: watch::Sender::new(None),
         });
         spawn_follower(api.clone());
         cache
@@ -243,6 +249,17 @@ impl Server {
             user,
             &pair,
         ))
+    }
+
+    /// Resolves, with the reason, once the server can't go on and has to be started anew. It
+    /// answers `/livez` and `/readyz` with 500 from then on.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.api.failure.subscribe();
+        match failure.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // The sender is part of `self`.
+            Err(_) => "it is closed".into(),
+        }
     }
 
     /// PEM of the cluster's authority.
@@ -303,9 +320,10 @@ fn spawn_follower(api: Arc<Api>) {
     api.tasks.clone().spawn(async move {
         tokio::select! {
             ended = api.cache.follow(&*api.store) => {
-                tracing::error!(result = ?ended, "the cache can't follow the store; restart the server");
-                api.followed.store(false, Ordering::Relaxed);
+                let why = ended.err().map_or_else(|| "it ended".into(), |e| e.to_string());
+                api.fail(format!("the cache can't follow the store: {why}"));
             }
+            why = api.store.failure() => api.fail(format!("the store has failed: {why}")),
             () = stop.cancelled() => {}
         }
     });

@@ -67,9 +67,29 @@ pub(crate) struct Shared {
     pub feed: Feed,
     oldest: AtomicU64,
     path: PathBuf,
+    /// Why the store can't go on.
+    fatal: tokio::sync::watch::Sender<Option<String>>,
 }
 
 impl Shared {
+    /// Notes an error that the database doesn't come back from. redb refuses all writes after an
+    /// I/O error, since it can't know what reached the file.
+    pub fn note(&self, doing: &'static str, error: &redb::Error) {
+        let fatal = matches!(
+            error,
+            redb::Error::Io(_) | redb::Error::PreviousIo | redb::Error::LockPoisoned(_)
+        );
+        if fatal {
+            self.fatal.send_if_modified(|known| {
+                let first = known.is_none();
+                if first {
+                    *known = Some(format!("{}: {doing}: {error}", self.path.display()));
+                }
+                first
+            });
+        }
+    }
+
     pub fn oldest(&self) -> Revision {
         self.oldest.load(Ordering::Acquire)
     }
@@ -79,6 +99,7 @@ impl Shared {
     }
 
     pub fn failed(&self, doing: &'static str, error: &redb::Error) -> StoreError {
+        self.note(doing, error);
         match error {
             redb::Error::Corrupted(what) => StoreError::Corrupt {
                 path: self.path.display().to_string(),
@@ -131,6 +152,7 @@ impl Embedded {
             feed: Feed::new(head, options.ring_bytes),
             oldest: AtomicU64::new(oldest),
             path: path.to_owned(),
+            fatal: tokio::sync::watch::Sender::new(None),
         });
         let (requests, receiver) = sync_channel(4096);
         let writer = Writer {
@@ -433,6 +455,15 @@ impl Store for Embedded {
     async fn compact(&self, revision: Revision) -> Result<()> {
         self.request(|reply| Request::Compact(revision, reply))
             .await
+    }
+
+    async fn failure(&self) -> String {
+        let mut fatal = self.shared.fatal.subscribe();
+        match fatal.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_default(),
+            // The sender is part of `self`.
+            Err(_) => "it is closed".into(),
+        }
     }
 }
 

@@ -161,6 +161,10 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets what was replaced or deleted at or before `revision`.
     async fn compact(&self, revision: Revision) -> Result<()>;
+
+    /// Resolves, with the reason, once the store can't go on: after an I/O error nothing more can
+    /// be promised of what it holds in memory, and only opening it anew helps.
+    async fn failure(&self) -> String;
 }
 
 #[async_trait]

@@ -164,6 +164,7 @@ impl Writer {
 
     fn on_tick(&mut self) {
         if let Err(error) = self.expire() {
+            self.shared.note("deleting expired keys", &error);
             tracing::error!(%error, "deleting expired keys failed; trying again");
         }
         let now = Instant::now();
