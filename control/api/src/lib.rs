@@ -26,6 +26,7 @@ pub mod pod;
 pub mod pod_status;
 pub mod protobuf;
 pub mod quantity;
+pub mod rbac;
 pub mod registry;
 #[cfg(test)]
 mod robust;
