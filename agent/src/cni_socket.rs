@@ -128,6 +128,7 @@ impl Server {
                 ifname: request.ifname,
                 pod: pod.clone(),
                 uid: request.uid.clone(),
+                netns_cookie: request.netns_cookie,
                 ips: request.ips,
             },
             revision: request.revision,

@@ -85,6 +85,7 @@ impl api::agent_server::Agent for Service {
         let claims = world.planner.claims();
         let mut frontends: Vec<api::Frontend> = claims
             .keys()
+            .filter(|key| !key.is_address())
             .filter_map(|key| {
                 let (owner, frontend) = claims.get(key)?;
                 let address = dump::frontend(key);

@@ -27,6 +27,7 @@ pub fn endpoint(a: &Attachment) -> Option<LocalEndpoint> {
         ifname: a.ifname.clone(),
         pod: ObjectName::new(a.namespace.clone(), a.pod.clone()),
         uid: a.uid.clone(),
+        netns_cookie: a.netns_cookie,
         ips: a.ips.clone(),
     })
 }

@@ -28,6 +28,9 @@ pub struct Request {
     pub namespace: String,
     pub pod: String,
     pub uid: String,
+    /// As ENDPOINTS has it.
+    #[serde(rename = "netnsCookie")]
+    pub netns_cookie: u64,
     pub ips: Vec<IpAddr>,
     /// Of the attachment.
     pub revision: u64,
@@ -61,6 +64,7 @@ impl Request {
             namespace: a.namespace.clone(),
             pod: a.pod.clone(),
             uid: a.uid.clone(),
+            netns_cookie: a.netns_cookie,
             ips: a.ips.clone(),
             revision: a.revision,
         }
@@ -140,6 +144,7 @@ mod tests {
                 .unwrap();
             assert_eq!(serde_json::from_str::<Request>(&line).unwrap(), expected);
             assert!(line.contains("\"containerID\":\"c1\""));
+            assert!(line.contains("\"netnsCookie\":"));
             stream.write_all(reply).unwrap();
             std::thread::sleep(hold);
         });

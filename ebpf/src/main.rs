@@ -6,6 +6,7 @@ mod maps;
 mod report;
 mod skb;
 mod sock;
+mod stages;
 mod tables;
 mod tc;
 

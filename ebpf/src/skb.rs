@@ -5,7 +5,10 @@ use aya_ebpf::bindings::{__sk_buff, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR};
 use aya_ebpf::helpers::{
     bpf_csum_update, bpf_l4_csum_replace, bpf_skb_change_tail, bpf_skb_pull_data,
 };
-use rhumb_common::logic::{L4Csum, Packet, Wire};
+use rhumb_common::event::Reason;
+use rhumb_common::logic::{Action, L4Csum, Meta, Packet, Tables, Wire};
+
+use crate::stages;
 
 /// Linux 6.16: the changed addresses are IPv6's, which no header checksum compensates. Backported
 /// widely; older kernels refuse it.
@@ -15,7 +18,7 @@ const BPF_F_IPV6: u64 = 1 << 7;
 const HEADERS: u32 = 160;
 
 pub struct Skb {
-    skb: *mut __sk_buff,
+    pub skb: *mut __sk_buff,
 }
 
 impl Skb {
@@ -121,5 +124,15 @@ impl Packet for Skb {
     fn resize(&mut self, len: u32) -> Option<()> {
         // SAFETY: the pointer is the program's context.
         (unsafe { bpf_skb_change_tail(self.skb, len, 0) } == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn related<T: Tables>(&mut self, _t: &mut T, m: &mut Meta, own_only: bool) -> Option<u32> {
+        stages::related(self, m, own_only)
+    }
+
+    #[inline(always)]
+    fn answer<T: Tables>(&mut self, _t: &mut T, m: &mut Meta, reason: Reason) -> Action {
+        stages::answer(self, m, reason)
     }
 }

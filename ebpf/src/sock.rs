@@ -103,7 +103,7 @@ pub fn forward(ctx: *mut bpf_sock_addr, v6: bool, each: bool) -> i32 {
                 ..Event::default()
             });
             let errno = match reason {
-                Reason::NoBackend => ECONNREFUSED,
+                Reason::NoBackend | Reason::NoServicePort => ECONNREFUSED,
                 _ => EAGAIN,
             };
             unsafe { bpf_set_retval(-errno) };

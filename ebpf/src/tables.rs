@@ -4,8 +4,9 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
 use rhumb_common::addr::Ip;
+use rhumb_common::event::Reason;
 use rhumb_common::flow::{Flow, FlowKey, TICK_SHIFT};
-use rhumb_common::logic::{Insert, SockTables, Tables};
+use rhumb_common::logic::{Insert, Meta, SockTables, Tables};
 use rhumb_common::maps::{
     Backend, Config, Endpoint, EndpointPolicy, Peer, PolicyKey, PolicyVal, Route, Service,
     ServiceKey, SlotKey, SockKey, SockVal,
@@ -15,6 +16,7 @@ use crate::maps::{
     BACKENDS, CONFIG, ENDPOINT_POLICY, ENDPOINTS, FLOWS, PEER_CIDRS, PEERS, POLICY, ROUTES,
     SERVICE_SLOTS, SERVICES, SOCK_PEERS,
 };
+use crate::stages;
 
 const EEXIST: i32 = -17;
 
@@ -100,6 +102,14 @@ impl Tables for Maps {
     #[inline(always)]
     fn random(&mut self) -> u32 {
         unsafe { bpf_get_prandom_u32() }
+    }
+    #[inline(always)]
+    fn judge(&mut self, m: &mut Meta) -> Result<(), Reason> {
+        stages::judge(m)
+    }
+    #[inline(always)]
+    fn create(&mut self, m: &mut Meta) -> Result<(), Reason> {
+        stages::create(m)
     }
 }
 

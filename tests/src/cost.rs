@@ -60,6 +60,7 @@ fn tables() -> HostTables {
         let sets = |ingress_set, egress_set| EndpointPolicy {
             ingress_set,
             egress_set,
+            netns_cookie: 0,
         };
         t.endpoint_policy.insert(ip(POD[i]), sets(0, 1));
         t.endpoint_policy.insert(ip(PEER[i]), sets(1, 0));

@@ -122,8 +122,9 @@ impl Balancer {
         self.services.keys()
     }
 
+    /// Frontends; the rows of their addresses don't count.
     pub fn len(&self) -> usize {
-        self.services.len()
+        self.services.keys().filter(|k| !k.is_address()).count()
     }
 
     pub fn is_empty(&self) -> bool {

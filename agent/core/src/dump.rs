@@ -36,6 +36,10 @@ pub fn backend(b: &Backend) -> String {
 pub fn services(t: &Tables) -> String {
     let mut lines = BTreeSet::new();
     for (key, service) in &t.services {
+        if key.is_address() {
+            lines.insert(format!("{} other ports -> refused", key.vip));
+            continue;
+        }
         let mut backends: Vec<String> = (0..service.count)
             .map(|slot| {
                 let slot = SlotKey {

@@ -193,6 +193,9 @@ pub struct LocalEndpoint {
     pub pod: ObjectName,
     /// Empty if the runtime did not tell.
     pub uid: String,
+    /// Cookie of the pod's network namespace: no other pod has ever had it, so that a row for
+    /// this one is never taken for a later pod of the same address.
+    pub netns_cookie: u64,
     pub ips: Vec<IpAddr>,
 }
 

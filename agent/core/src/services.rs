@@ -23,12 +23,16 @@ pub fn service_key(vip: std::net::IpAddr, port: u16, protocol: u8) -> ServiceKey
     }
 }
 
-/// The frontends of one Service. Depends on nothing else.
+/// The frontends of one Service, and the rows of its addresses. Depends on nothing else.
 pub fn frontends<'a>(
     service: &Service,
     slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
 ) -> Vec<(ServiceKey, Frontend)> {
     let mut out = BTreeMap::new();
+    for vip in &service.cluster_ips {
+        // What asks the address for another port is refused, and not sent out of the cluster.
+        out.insert(ServiceKey::address((*vip).into()), Frontend::default());
+    }
     for port in &service.ports {
         // The kernel programs translate TCP and UDP.
         if port.protocol != protocol::TCP && port.protocol != protocol::UDP {

@@ -6,7 +6,7 @@ macro_rules! reasons {
     ($($(#[$doc:meta])* $name:ident = $value:literal, $text:literal;)*) => {
         /// Why a packet was dropped or refused; index of COUNTERS.
         #[repr(u32)]
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub enum Reason { $($(#[$doc])* $name = $value,)* }
 
         impl Reason {
@@ -22,6 +22,7 @@ macro_rules! reasons {
 
 reasons! {
     /// Not a drop: handed on by the programs.
+    #[default]
     Forwarded = 0, "forwarded";
     Malformed = 1, "malformed";
     /// A pod sent from an address that is not its own.
@@ -32,7 +33,8 @@ reasons! {
     PolicyPending = 5, "policy-pending";
     /// A Service without endpoints: answered with RST or ICMP.
     NoBackend = 6, "no-backend";
-    /// The destination is in this node's pod CIDR, but no pod has it.
+    /// The destination is in this node's pod CIDR, but no pod has it: a pod's packet is answered
+    /// with RST or ICMP.
     NoEndpoint = 7, "no-endpoint";
     NoRoute = 8, "no-route";
     TtlExceeded = 9, "ttl-exceeded";
@@ -48,6 +50,8 @@ reasons! {
     TooBig = 16, "too-big";
     /// A helper of the kernel failed.
     Internal = 17, "internal";
+    /// A Service's address at a port that no Service has there: answered with RST or ICMP.
+    NoServicePort = 18, "no-service-port";
 }
 
 /// Slots of COUNTERS, with room for further reasons under the same layout.

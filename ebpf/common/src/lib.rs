@@ -17,4 +17,4 @@ pub mod logic;
 pub mod maps;
 
 /// Version of every layout in this crate; kept in [`maps::Config::abi`].
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -22,7 +22,8 @@ pub mod name {
     pub const POLICY: &str = "POLICY";
     /// `LpmTrie<Ip, Route>`: what kind of place a destination is. Owner: agent.
     pub const ROUTES: &str = "ROUTES";
-    /// `Hash<ServiceKey, Service>`. Owner: agent.
+    /// `Hash<ServiceKey, Service>`: frontends, and a row for each of their addresses
+    /// ([`super::ServiceKey::address`]). Owner: agent.
     pub const SERVICES: &str = "SERVICES";
     /// `Hash<SlotKey, u32>`: backend id of a Service's slot. Owner: agent.
     pub const SERVICE_SLOTS: &str = "SERVICE_SLOTS";
@@ -111,8 +112,8 @@ pub struct Endpoint {
 }
 
 pub mod endpoint_flag {
-    /// Without an ENDPOINT_POLICY entry the pod is open; without this flag it then is closed
-    /// except to its own node.
+    /// Without an ENDPOINT_POLICY entry of its own the pod is open; without this flag it then is
+    /// closed except to its own node.
     pub const OPEN: u32 = 1;
 }
 
@@ -122,6 +123,9 @@ pub mod endpoint_flag {
 pub struct EndpointPolicy {
     pub ingress_set: u32,
     pub egress_set: u32,
+    /// [`Endpoint::netns_cookie`] of the pod that this is about, which the kernel gives to no
+    /// namespace twice: under another one the address has passed on, and the row counts as absent.
+    pub netns_cookie: u64,
 }
 
 /// What selectors match an address; 0 (no entry) means none.
@@ -208,6 +212,26 @@ pub struct ServiceKey {
     pub _pad: u32,
 }
 
+impl ServiceKey {
+    /// The row that says that `vip` is a Service's address, whatever its ports: what asks it for
+    /// another port or protocol is refused.
+    #[inline(always)]
+    pub const fn address(vip: Ip) -> ServiceKey {
+        ServiceKey {
+            vip,
+            port_be: 0,
+            protocol: 0,
+            scope: 0,
+            _pad: 0,
+        }
+    }
+
+    #[inline(always)]
+    pub const fn is_address(&self) -> bool {
+        self.port_be == 0 && self.protocol == 0
+    }
+}
+
 /// A frontend. A frontend with `count` 0 refuses at once.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -290,7 +314,7 @@ pub const fn namespace_hash(name: &str) -> u64 {
 const _: () = {
     assert!(size_of::<Config>() == 64);
     assert!(size_of::<Endpoint>() == 40);
-    assert!(size_of::<EndpointPolicy>() == 8);
+    assert!(size_of::<EndpointPolicy>() == 16);
     assert!(size_of::<Peer>() == 8);
     assert!(size_of::<PolicyKey>() == 12);
     assert!(size_of::<PolicyVal>() == 8);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use aya::programs::CgroupAttachMode;
-use rhumb_common::maps::name;
+use rhumb_common::maps::{Service, ServiceKey, name};
 use rhumb_harness::{Run, cgroup, wait_for};
 
 use super::wire::{POD_A, POD_B, PORT, Wire, at, bind, connect, ip, listen};
@@ -120,14 +120,18 @@ fn services_at_the_socket() -> Result<()> {
             "a frontend in the flow table: {seen:?}"
         );
 
-        // Without endpoints.
+        // Without endpoints, and a port that no Service has.
+        let address = ServiceKey::address(ip(VIP[family]));
+        w.tables.services.insert(address, Service::default());
         w.service(VIP[family], port + 1, &[]);
-        let vip = map(at(VIP[family], port + 1));
-        let refused = connect(&w.node, vip).err().context("connected")?;
-        ensure!(refused.kind() == ErrorKind::ConnectionRefused, "{refused}");
-        let refused = bind(&w.node, at(any, 0))?.send_to(b"x", vip).err();
-        let refused = refused.context("sent")?;
-        ensure!(refused.kind() == ErrorKind::ConnectionRefused, "{refused}");
+        for port in [port + 1, port + 2] {
+            let vip = map(at(VIP[family], port));
+            let refused = connect(&w.node, vip).err().context("connected")?;
+            ensure!(refused.kind() == ErrorKind::ConnectionRefused, "{refused}");
+            let refused = bind(&w.node, at(any, 0))?.send_to(b"x", vip).err();
+            let refused = refused.context("sent")?;
+            ensure!(refused.kind() == ErrorKind::ConnectionRefused, "{refused}");
+        }
     }
     Ok(())
 }

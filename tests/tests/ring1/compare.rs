@@ -44,10 +44,13 @@ impl Dice {
     }
 }
 
+/// The last two are no Service's.
 const PORTS: [u16; 4] = [80, 81, 8080, 8081];
 const CLIENT_PORTS: [u16; 5] = [4000, 4001, 4002, 50_000, 50_001];
 /// One bit away from none of them.
 const LOST: u16 = 7777;
+/// Cookie of each pod's namespace.
+const LIFE: u64 = 7;
 const SETS: u32 = 3;
 const IDENTITIES: u32 = 4;
 
@@ -122,6 +125,7 @@ impl Game {
                     here,
                     open: true,
                     sets: None,
+                    earlier: false,
                 });
             }
             w.nodes.push(address(NODE[i]));
@@ -190,6 +194,7 @@ impl Game {
                 };
                 pod.sets = Some((set(), set()));
                 pod.open = !d.one_in(2);
+                pod.earlier = d.one_in(4);
             }
             1 => {
                 let who = d.pick(&[A, B, ELSEWHERE, REMOTE, OUTSIDE, NODE])[d.roll(2)];
@@ -251,16 +256,20 @@ impl Game {
                 affinity: 0,
             };
             t.services.insert(key, service);
+            t.services
+                .insert(ServiceKey::address(key.vip), Service::default());
         }
         for pod in &w.pods {
             let key = pod.address.into();
             if let Some(e) = t.endpoints.get_mut(&key) {
                 e.flags = if pod.open { endpoint_flag::OPEN } else { 0 };
+                e.netns_cookie = LIFE;
             }
             if let Some((ingress_set, egress_set)) = pod.sets {
                 let sets = EndpointPolicy {
                     ingress_set,
                     egress_set,
+                    netns_cookie: if pod.earlier { LIFE - 1 } else { LIFE },
                 };
                 t.endpoint_policy.insert(key, sets);
             }

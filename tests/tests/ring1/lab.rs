@@ -186,6 +186,7 @@ impl Lab {
         let sets = EndpointPolicy {
             ingress_set,
             egress_set,
+            netns_cookie: 0,
         };
         self.tables.endpoint_policy.insert(ip(pod), sets);
         self.next_epoch();

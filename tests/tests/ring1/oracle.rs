@@ -57,6 +57,8 @@ pub struct Pod {
     pub open: bool,
     /// Ingress, egress.
     pub sets: Option<(u32, u32)>,
+    /// `sets` were those of an earlier pod at this address.
+    pub earlier: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -105,7 +107,7 @@ impl World {
         ingress: bool,
     ) -> Option<Reason> {
         let pod = self.pod(pod)?;
-        let Some(sets) = pod.sets else {
+        let Some(sets) = pod.sets.filter(|_| !pod.earlier) else {
             return (!pod.open).then_some(Reason::PolicyPending);
         };
         let set = if ingress { sets.0 } else { sets.1 };
@@ -136,6 +138,15 @@ impl World {
     fn denied(&self, from: IpAddr, to: SocketAddr, protocol: u8) -> Option<Reason> {
         self.side(from, to.ip(), protocol, to.port(), false)
             .or_else(|| self.side(to.ip(), from, protocol, to.port(), true))
+    }
+}
+
+/// Answered at once; a reset never is.
+fn refused(p: &Packet, reason: Reason) -> Expect {
+    if p.protocol == UDP || p.flags & RST == 0 {
+        Expect::Answer(reason)
+    } else {
+        Expect::Drop(reason)
     }
 }
 
@@ -291,11 +302,7 @@ impl Oracle {
             .find(|f| f.protocol == p.protocol && f.address == p.dst);
         if let Some(f) = frontend {
             if f.backends.is_empty() {
-                return if p.protocol == UDP || p.flags & RST == 0 {
-                    Expect::Answer(Reason::NoBackend)
-                } else {
-                    Expect::Drop(Reason::NoBackend)
-                };
+                return refused(p, Reason::NoBackend);
             }
             // Any of them will do; without a packet to look at, all must come to the same.
             let legal =
@@ -315,7 +322,10 @@ impl Oracle {
             return self.open(w, p, client, server, backend, true, Way::Stack, chosen);
         }
         if w.nobody.contains(&server.ip()) {
-            return Expect::Drop(Reason::NoEndpoint);
+            return refused(p, Reason::NoEndpoint);
+        }
+        if w.frontends.iter().any(|f| f.address.ip() == server.ip()) {
+            return refused(p, Reason::NoServicePort);
         }
         if let Some(reason) = w.denied(p.src.ip(), server, p.protocol) {
             return Expect::Drop(reason);

@@ -34,6 +34,7 @@ fn isolate(w: &mut Wire, pod: &str, ingress_set: u32, egress_set: u32) {
     let sets = EndpointPolicy {
         ingress_set,
         egress_set,
+        netns_cookie: 0,
     };
     w.tables.endpoint_policy.insert(ip(pod), sets);
 }

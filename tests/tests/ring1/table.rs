@@ -3,12 +3,12 @@
 use anyhow::{Result, ensure};
 use rhumb_common::event::{Reason, hook};
 use rhumb_common::flow::flow_flag;
-use rhumb_common::maps::name;
+use rhumb_common::maps::{EndpointPolicy, Service, ServiceKey, endpoint_flag, name};
 use rhumb_tests::frames::{self, ACK, Body, Frame, RST, SYN, TCP, UDP, echo, tcp, udp};
 
 use super::lab::{
     A, B, ELSEWHERE, FORWARDED, FROM_NODE, Lab, NAT_MAX, NAT_MIN, NOBODY, NODE, OK, OUTSIDE,
-    REDIRECT, REMOTE, VIP, expect, macs,
+    REDIRECT, REMOTE, SHOT, VIP, expect, macs,
 };
 use super::wire::ip;
 
@@ -290,49 +290,151 @@ fn from_outside_and_other_nodes_to_pod() -> Result<()> {
     Ok(())
 }
 
+/// A Service without endpoints, a Service's address at another port, and an address of the node's
+/// own pods that none of them has.
 #[test]
-fn a_service_without_backends_refuses() -> Result<()> {
+fn what_nobody_serves_is_refused() -> Result<()> {
     let mut lab = Lab::new()?;
     for i in 0..2 {
         lab.service(VIP[i], 80, TCP, &[]);
         lab.service(VIP[i], 80, UDP, &[]);
-        let answer = |dst: &str, src: &str, body| Frame {
-            macs: macs(dst),
-            fragment: 0x4000,
-            ..Frame::new(src, dst, body)
-        };
-        // RFC 9293, 3.10.7.1: a SYN's reset acknowledges it; an ACK's takes its sequence number.
-        for (flags, seq, ack, reset) in [(SYN, 0, 1001, RST | ACK), (ACK, 5000, 0, RST)] {
-            let before = lab.programs.counted(Reason::NoBackend);
-            lab.programs.events();
-            let ran = lab.at_pod(&Frame::new(A[i], VIP[i], tcp(4000, 80, flags)))?;
-            let body = Body::Tcp {
-                sport: 80,
-                dport: 4000,
-                seq,
-                ack,
-                flags: reset,
-                window: 0,
-                data: vec![],
-            };
-            expect(&ran, REDIRECT, &answer(A[i], VIP[i], body));
-            lab.told(Reason::NoBackend, before)?;
+        let address = ServiceKey::address(ip(VIP[i]));
+        lab.tables.services.insert(address, Service::default());
+        lab.write();
+        refuses(&mut lab, i, VIP[i], 80, Reason::NoBackend)?;
+        refuses(&mut lab, i, VIP[i], 81, Reason::NoServicePort)?;
+        refuses(&mut lab, i, NOBODY[i], 80, Reason::NoEndpoint)?;
+        // Whatever policy says of what is there.
+        lab.sets(A[i], 0, 68);
+        refuses(&mut lab, i, NOBODY[i], 80, Reason::NoEndpoint)?;
+        lab.sets(A[i], 0, 0);
+        // A ping: port unreachable, as kube-proxy's rules say; host and address unreachable.
+        for (to, reason, [v4, v6]) in [
+            (VIP[i], Reason::NoServicePort, [3, 4]),
+            (NOBODY[i], Reason::NoEndpoint, [1, 3]),
+        ] {
+            let asked = Frame::new(A[i], to, echo(false, 7));
+            let code = [v4, v6][i];
+            told_unreachable(&mut lab, i, to, &asked, code, reason)?;
+            let reply = Frame::new(A[i], to, echo(true, 7));
+            lab.dropped(reason, |lab| lab.at_pod(&reply))?;
         }
-        // A reset is never answered.
-        let reset = Frame::new(A[i], VIP[i], tcp(4000, 80, RST));
-        lab.dropped(Reason::NoBackend, |lab| lab.at_pod(&reset))?;
-        // Port unreachable, quoting the IP header and eight bytes.
-        let asked = Frame::new(A[i], VIP[i], udp(4000, 80));
-        let ran = lab.at_pod(&asked)?;
-        let body = Body::Icmp {
-            kind: [3, 1][i],
-            code: [3, 4][i],
-            word: 0,
-            data: asked.packet()[..[28, 48][i]].to_vec(),
+        // Other protocols and later fragments have no answer.
+        let sctp = Body::Other {
+            protocol: 132,
+            data: vec![0; 20],
         };
-        expect(&ran, REDIRECT, &answer(A[i], VIP[i], body));
+        let frame = Frame::new(A[i], VIP[i], sctp);
+        lab.dropped(Reason::UnsupportedProtocol, |lab| lab.at_pod(&frame))?;
     }
     ensure!(lab.programs.flows().is_empty());
+    // Not masqueraded, they would have been let out.
+    lab.tables.config.flags = 0;
+    lab.write();
+    let mut fragment = Frame::new(
+        A[0],
+        VIP[0],
+        Body::Other {
+            protocol: UDP,
+            data: vec![7; 64],
+        },
+    );
+    fragment.fragment = 0x0001_00b9;
+    lab.dropped(Reason::NoServicePort, |lab| lab.at_pod(&fragment))?;
+    Ok(())
+}
+
+fn answer(dst: &str, src: &str, body: Body) -> Frame {
+    Frame {
+        macs: macs(dst),
+        fragment: 0x4000,
+        ..Frame::new(src, dst, body)
+    }
+}
+
+fn refuses(lab: &mut Lab, i: usize, to: &str, port: u16, reason: Reason) -> Result<()> {
+    // RFC 9293, 3.10.7.1: a SYN's reset acknowledges it; an ACK's takes its sequence number.
+    for (flags, seq, ack, reset) in [(SYN, 0, 1001, RST | ACK), (ACK, 5000, 0, RST)] {
+        let before = lab.programs.counted(reason);
+        lab.programs.events();
+        let ran = lab.at_pod(&Frame::new(A[i], to, tcp(4000, port, flags)))?;
+        let body = Body::Tcp {
+            sport: port,
+            dport: 4000,
+            seq,
+            ack,
+            flags: reset,
+            window: 0,
+            data: vec![],
+        };
+        expect(&ran, REDIRECT, &answer(A[i], to, body));
+        lab.told(reason, before)?;
+    }
+    // A reset is never answered.
+    let reset = Frame::new(A[i], to, tcp(4000, port, RST));
+    lab.dropped(reason, |lab| lab.at_pod(&reset))?;
+    let asked = Frame::new(A[i], to, udp(4000, port));
+    told_unreachable(lab, i, to, &asked, [3, 4][i], reason)
+}
+
+/// Destination unreachable, quoting the IP header and eight bytes.
+fn told_unreachable(
+    lab: &mut Lab,
+    i: usize,
+    from: &str,
+    asked: &Frame,
+    code: u8,
+    reason: Reason,
+) -> Result<()> {
+    let before = lab.programs.counted(reason);
+    lab.programs.events();
+    let ran = lab.at_pod(asked)?;
+    let body = Body::Icmp {
+        kind: [3, 1][i],
+        code,
+        word: 0,
+        data: asked.packet()[..[28, 48][i]].to_vec(),
+    };
+    expect(&ran, REDIRECT, &answer(A[i], from, body));
+    lab.told(reason, before)?;
+    Ok(())
+}
+
+/// A row that was written for an earlier pod of the address, open or not, says nothing of this one.
+#[test]
+fn policy_of_an_earlier_pod_is_none() -> Result<()> {
+    let mut lab = Lab::new()?;
+    for i in 0..2 {
+        let to = Frame::new(A[i], B[i], udp(4000, 80));
+        let from = Frame::new(B[i], A[i], udp(4001, 80));
+        for (open, sets) in [(true, 68), (false, 0)] {
+            let endpoint = lab.tables.endpoints.get_mut(&ip(B[i])).expect("a pod");
+            endpoint.flags = if open { endpoint_flag::OPEN } else { 0 };
+            endpoint.netns_cookie = 1;
+            let mut row = EndpointPolicy {
+                ingress_set: sets,
+                egress_set: sets,
+                netns_cookie: 1,
+            };
+            lab.tables.endpoint_policy.insert(ip(B[i]), row);
+            lab.next_epoch();
+            let obeyed = if sets == 0 { REDIRECT } else { SHOT };
+            for frame in [&to, &from] {
+                ensure!(lab.at_pod(frame)?.code == obeyed, "its own: {frame:?}");
+            }
+            row.netns_cookie = 2;
+            lab.tables.endpoint_policy.insert(ip(B[i]), row);
+            lab.next_epoch();
+            for frame in [&to, &from] {
+                if open {
+                    let ran = lab.at_pod(frame)?;
+                    ensure!(ran.code == REDIRECT, "an earlier one's: {frame:?}");
+                } else {
+                    lab.dropped(Reason::PolicyPending, |lab| lab.at_pod(frame))?;
+                }
+            }
+        }
+    }
     Ok(())
 }
 
@@ -380,8 +482,6 @@ fn what_is_dropped() -> Result<()> {
             // B is behind the same interface in this lab.
             ensure!((ran.code == REDIRECT) == (liar == B[i]), "{liar}: {ran:?}");
         }
-        let nobody = Frame::new(A[i], NOBODY[i], udp(1, 2));
-        lab.dropped(Reason::NoEndpoint, |lab| lab.at_pod(&nobody))?;
         let sctp = Body::Other {
             protocol: 132,
             data: vec![0; 20],

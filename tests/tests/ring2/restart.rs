@@ -6,6 +6,7 @@ use anyhow::ensure;
 use rhumb_cni::{
     attachments::Attachments,
     kernel::attach::{self, Endpoints},
+    node::NodeConfig,
 };
 use rhumb_harness::wait::wait_for;
 use serde_json::json;
@@ -91,6 +92,63 @@ fn what_changes_while_the_agent_is_down_is_in_force_when_it_is_back() -> anyhow:
         Duration::from_secs(10),
         || Ok(map.get(gone_ip)?.is_none().then_some(())),
     )
+}
+
+/// Without its agent a pod is judged by its namespace, and not by the policy of the pod that had
+/// its address before.
+#[test]
+fn a_pod_does_not_inherit_the_policy_of_its_address() -> anyhow::Result<()> {
+    let cluster = Cluster::new(1)?;
+    let a = cluster.pod(0, "a", json!({}))?;
+    let first = cluster.pod(0, "first", json!({}))?;
+    let ips = first.ips;
+    let path = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+    cluster.post(
+        path,
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "guard"},
+            "spec": {"podSelector": {"matchLabels": {"app": "guarded"}}, "policyTypes": ["Ingress"]},
+        }),
+    )?;
+    // In the kernel, once a pod that it selects is cut off.
+    let other = cluster.pod(0, "other", json!({"app": "guarded"}))?;
+    cluster.is_cut(
+        "the policy",
+        &a.netns,
+        "tcp",
+        SocketAddr::new(other.ips[0], 80),
+    )?;
+    for ip in ips {
+        let what = "a pod that no policy selects";
+        cluster.reaches(what, &a.netns, "tcp", SocketAddr::new(ip, 80))?;
+    }
+
+    cluster.kill_agent(0)?;
+    cluster.remove(first)?;
+    // Only these addresses are left to choose.
+    let file = cluster.nodes[0].paths().node_json();
+    let mut config = NodeConfig::read(&file)?;
+    config.pod_cidrs = ips.map(Into::into).to_vec();
+    config.write(&file)?;
+    let second = cluster.pod(0, "second", json!({"app": "guarded"}))?;
+    ensure!(second.ips == ips, "{:?}", second.ips);
+    let cut = |what: &str| {
+        ips.iter()
+            .flat_map(|ip| {
+                [("tcp", 80), ("udp", 53)].map(|(p, port)| (p, SocketAddr::new(*ip, port)))
+            })
+            .try_for_each(|(protocol, to)| cluster.is_cut(what, &a.netns, protocol, to))
+    };
+    cut("without its agent")?;
+    cluster.start_agent(0)?;
+    cut("by its own policy")?;
+    cluster.delete(&format!("{path}/guard"))?;
+    for ip in ips {
+        let what = "the policy is gone";
+        cluster.reaches(what, &a.netns, "tcp", SocketAddr::new(ip, 80))?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -109,12 +109,32 @@ fn a_cluster_ip_reaches_backends_on_both_nodes() -> anyhow::Result<()> {
         }
         Ok((in_a_row == 20).then_some(()))
     })?;
-    // None is left: refused at once, not timed out.
+    // What nobody serves is refused at once, not timed out: the Service without endpoints, its
+    // address at another port, by packet and by socket, and the address of the pod that is gone.
+    let gone = one.ips;
     cluster.remove(one)?;
-    wait_for("a refusal", Duration::from_secs(15), || {
-        match cluster.ask(&client.netns, "tcp", to)? {
-            Err(kind) if kind == "refused" => Ok(Some(())),
-            other => bail!("{other:?}"),
+    for (what, ip, port) in [
+        ("without endpoints", ips[0], 8000),
+        ("without endpoints", ips[1], 8000),
+        ("no port of the Service", ips[0], 8001),
+        ("no port of the Service", ips[1], 8001),
+        ("a pod that is gone", gone[0], 80),
+        ("a pod that is gone", gone[1], 80),
+    ] {
+        let to = SocketAddr::new(ip, port);
+        for protocol in ["tcp", "udp"] {
+            wait_for(what, Duration::from_secs(15), || {
+                match cluster.ask(&client.netns, protocol, to)? {
+                    Err(kind) if kind == "refused" => Ok(Some(())),
+                    other => bail!("{protocol} to {to}: {other:?}"),
+                }
+            })?;
+            let by_socket = ask_by_socket(&cluster, 0, &client, protocol, to)?;
+            ensure!(
+                matches!(&by_socket, Err(kind) if kind == "refused"),
+                "{what}, {protocol} to {to} by socket: {by_socket:?}"
+            );
         }
-    })
+    }
+    Ok(())
 }

@@ -56,20 +56,25 @@ pub fn compile(snapshot: &Snapshot, ids: &mut Ids, retained: &BTreeSet<u32>) -> 
             })
         };
         let pair = match snapshot.pod_of(endpoint) {
-            Some(pod) => EndpointPolicy {
-                ingress_set: set(set_of(pod, policies, Direction::Ingress)),
-                egress_set: set(set_of(pod, policies, Direction::Egress)),
-            },
+            Some(pod) => (
+                set(set_of(pod, policies, Direction::Ingress)),
+                set(set_of(pod, policies, Direction::Egress)),
+            ),
             // Deleted by force while it still runs, or not seen yet: without labels it is open
             // only where no policy could select it.
-            None if policies.is_empty() => EndpointPolicy::default(),
-            None => EndpointPolicy {
-                ingress_set: set(Some(closed(Direction::Ingress))),
-                egress_set: set(Some(closed(Direction::Egress))),
-            },
+            None if policies.is_empty() => (0, 0),
+            None => (
+                set(Some(closed(Direction::Ingress))),
+                set(Some(closed(Direction::Egress))),
+            ),
+        };
+        let row = EndpointPolicy {
+            ingress_set: pair.0,
+            egress_set: pair.1,
+            netns_cookie: endpoint.netns_cookie,
         };
         for ip in &endpoint.ips {
-            out.endpoint_policy.insert((*ip).into(), pair);
+            out.endpoint_policy.insert((*ip).into(), row);
         }
     }
     for id in retained {

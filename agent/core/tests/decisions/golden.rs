@@ -51,6 +51,7 @@ fn load(path: PathBuf) -> Scenario {
                     ifname: key.1.clone(),
                     pod: ObjectName::new(namespace, pod),
                     uid: text(&value, "uid").to_owned(),
+                    netns_cookie: value["netnsCookie"].as_u64().unwrap_or(1),
                     ips: value["ips"]
                         .as_array()
                         .unwrap()

@@ -153,13 +153,15 @@ fn pod_change() -> impl Strategy<Value = Change> {
 }
 
 fn endpoint_change() -> impl Strategy<Value = Change> {
-    (0..LOCAL, any::<bool>()).prop_map(|(i, there)| {
+    // One after the other with the same address: the later one is another pod.
+    (0..LOCAL, any::<bool>(), 1..3u64).prop_map(|(i, there, life)| {
         let key = (format!("c{i}"), "eth0".to_owned());
         let endpoint = there.then(|| LocalEndpoint {
             container_id: key.0.clone(),
             ifname: key.1.clone(),
             pod: pod_name(i),
             uid: format!("u{i}"),
+            netns_cookie: life,
             ips: pod_ips(i),
         });
         Change::Endpoint(key, endpoint)

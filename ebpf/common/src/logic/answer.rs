@@ -5,60 +5,65 @@ use super::csum::{add, fold16};
 use super::packet::Packet;
 use super::parse::{ACK, ETH_LEN, FIN, ICMP, ICMP6, Kind, Meta, RST, SYN, TCP, V4_LEN, V6_LEN};
 use super::rewrite::to_pod_macs;
+use super::tables::Tables;
 use crate::addr::Ip;
 use crate::event::Reason;
-use crate::maps::Endpoint;
 
 const TTL: u32 = 64;
 
 /// An ICMP error's type and code, per family.
 #[derive(Clone, Copy)]
-pub struct Unreachable {
+struct Unreachable {
     v4: u32,
     v6: u32,
 }
 
+/// Host unreachable, address unreachable.
+const HOST: Unreachable = Unreachable {
+    v4: 3 << 24 | 1 << 16,
+    v6: 1 << 24 | 3 << 16,
+};
 /// Port unreachable.
-pub const PORT: Unreachable = Unreachable {
+const PORT: Unreachable = Unreachable {
     v4: 3 << 24 | 3 << 16,
     v6: 1 << 24 | 4 << 16,
 };
 /// TTL or hop limit exceeded in transit.
-pub const TTL_EXCEEDED: Unreachable = Unreachable {
+const TTL_EXCEEDED: Unreachable = Unreachable {
     v4: 11 << 24,
     v6: 3 << 24,
 };
 
-/// Refuses at once: a reset for TCP, else "port unreachable".
+/// Tells the pod that sent the packet why it goes no further: an expired TTL from the node's
+/// address; anything else refuses from the address that was asked for, by a reset for TCP.
 #[inline(always)]
-pub fn refuse<P: Packet>(p: &mut P, m: &Meta, e: &Endpoint, reason: Reason) -> Action {
+pub fn answer<P: Packet, T: Tables>(p: &mut P, t: &mut T, m: &mut Meta, reason: Reason) -> Action {
+    let Some(e) = t.endpoint(&m.key.src) else {
+        return Action::Drop(reason);
+    };
+    let expired = reason == Reason::TtlExceeded;
     let done = match m.kind {
-        // Resets are never answered (RFC 9293, 3.10.7.1).
-        Kind::Tcp if m.tcp_flags & RST != 0 => None,
-        Kind::Tcp => reset(p, m),
-        Kind::Udp => icmp_error(p, m, PORT, m.key.dst),
+        Kind::Tcp if !expired => reset(p, m),
+        Kind::IcmpError => None,
+        _ if expired => match node(t, m.v6) {
+            Some(node) => icmp_error(p, m, TTL_EXCEEDED, node),
+            None => None,
+        },
+        Kind::EchoRequest if reason == Reason::NoEndpoint => icmp_error(p, m, HOST, m.key.dst),
+        Kind::Udp | Kind::EchoRequest => icmp_error(p, m, PORT, m.key.dst),
         _ => None,
     };
-    finish(p, e, done, reason)
-}
-
-/// Tells of an expired TTL, from `node`.
-#[inline(always)]
-pub fn ttl_exceeded<P: Packet>(p: &mut P, m: &Meta, e: &Endpoint, node: Ip) -> Action {
-    let done = if node == Ip::UNSPECIFIED || m.kind == Kind::IcmpError {
-        None
-    } else {
-        icmp_error(p, m, TTL_EXCEEDED, node)
-    };
-    finish(p, e, done, Reason::TtlExceeded)
-}
-
-#[inline(always)]
-fn finish<P: Packet>(p: &mut P, e: &Endpoint, done: Option<()>, reason: Reason) -> Action {
     match done {
-        Some(()) if to_pod_macs(p, e).is_some() => Action::Answer(e.ifindex, reason),
+        Some(()) if to_pod_macs(p, &e).is_some() => Action::Answer(e.ifindex, reason),
         _ => Action::Drop(reason),
     }
+}
+
+#[inline(always)]
+fn node<T: Tables>(t: &T, v6: bool) -> Option<Ip> {
+    let c = t.config()?;
+    let node = if v6 { c.node_ip6 } else { c.node_ip4 };
+    (node != Ip::UNSPECIFIED).then_some(node)
 }
 
 /// Writes an IP header of `payload` bytes to follow, and gives the pseudo-header's sum.
@@ -105,6 +110,10 @@ fn with_csum(word: u32, csum: u16) -> u32 {
 
 #[inline(always)]
 fn reset<P: Packet>(p: &mut P, m: &Meta) -> Option<()> {
+    // Resets are never answered (RFC 9293, 3.10.7.1).
+    if m.tcp_flags & RST != 0 {
+        return None;
+    }
     let w: [u32; 5] = p.read(m.l4())?;
     let header = (u32::from_be(w[3]) >> 28) * 4;
     let (seq, ack, flags) = if m.tcp_flags & ACK != 0 {

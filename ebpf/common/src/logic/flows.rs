@@ -1,7 +1,6 @@
 //! The flow table: finding, keeping alive, making.
 
 use super::parse::{ACK, FIN, Kind, Meta, RST, SYN, TCP, UDP};
-use super::policy::judge;
 use super::tables::{Insert, Tables};
 use crate::event::Reason;
 use crate::flow::{Flow, FlowKey, flow_flag as ff};
@@ -193,7 +192,7 @@ fn backend_gone<T: Tables>(t: &T, m: &Meta) -> bool {
 /// Policy of a known flow, from whichever direction: on the initiator's own address, and on the
 /// responder's address behind any Service.
 #[inline(always)]
-fn judge_again<T: Tables>(t: &T, m: &mut Meta) -> Result<(), Reason> {
+fn judge_again<T: Tables>(t: &mut T, m: &mut Meta) -> Result<(), Reason> {
     if m.flow.flags & ff::REPLY != 0 {
         m.pair_key.src = m.flow.to_dst;
         m.pair_key.dst = m.key.src;
@@ -203,7 +202,7 @@ fn judge_again<T: Tables>(t: &T, m: &mut Meta) -> Result<(), Reason> {
         m.pair_key.dst = m.flow.to_dst;
         m.pair_key.dport_be = m.flow.to_dport_be;
     }
-    judge(t, m)
+    t.judge(m)
 }
 
 #[inline(always)]

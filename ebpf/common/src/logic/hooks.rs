@@ -1,14 +1,11 @@
 //! What each tc hook decides: the table "hook × path" of ARCHITECTURE.md.
 
 use super::Action;
-use super::answer::{refuse, ttl_exceeded};
-use super::flows::{create, find};
-use super::icmp_error::related;
+use super::flows::find;
 use super::packet::Packet;
 use super::parse::{Kind, Meta, parse};
-use super::policy::judge;
 use super::rewrite::{rewrite, to_pod_macs};
-use super::service::select;
+use super::service::{is_vip, select};
 use super::tables::Tables;
 use crate::addr::Ip;
 use crate::event::Reason;
@@ -28,16 +25,18 @@ pub fn from_pod<P: Packet, T: Tables>(p: &mut P, t: &mut T, m: &mut Meta, ifinde
     if m.kind == Kind::Neighbour && link_scope(&m.key.dst) {
         return Action::Stack;
     }
-    let e = match t.endpoint(&m.key.src) {
-        Some(e) if e.ifindex == ifindex => e,
+    match t.endpoint(&m.key.src) {
+        Some(e) if e.ifindex == ifindex => {}
         _ => return Action::Drop(Reason::SpoofedSource),
-    };
+    }
     if multicast(&m.key.dst) {
         return Action::Drop(Reason::NoRoute);
     }
     let flags = match decide_from_pod(p, t, m) {
         Ok(flags) => flags,
-        Err(Reason::NoBackend) => return refuse(p, m, &e, Reason::NoBackend),
+        Err(reason @ (Reason::NoBackend | Reason::NoServicePort | Reason::NoEndpoint)) => {
+            return p.answer(t, m, reason);
+        }
         Err(reason) => return Action::Drop(reason),
     };
     if flags & ff::STACK != 0 {
@@ -47,17 +46,12 @@ pub fn from_pod<P: Packet, T: Tables>(p: &mut P, t: &mut T, m: &mut Meta, ifinde
         };
     }
     if m.ttl <= 1 {
-        let node = match t.config() {
-            Some(c) if m.v6 => c.node_ip6,
-            Some(c) => c.node_ip4,
-            None => Ip::UNSPECIFIED,
-        };
-        return ttl_exceeded(p, m, &e, node);
+        return p.answer(t, m, Reason::TtlExceeded);
     }
     if flags & ff::LOCAL != 0 {
         let Some(to) = t.endpoint(&m.to.dst) else {
             // The pod went away with its connections.
-            return refuse(p, m, &e, Reason::NoEndpoint);
+            return p.answer(t, m, Reason::NoEndpoint);
         };
         return deliver(p, m, &to);
     }
@@ -76,7 +70,7 @@ fn decide_from_pod<P: Packet, T: Tables>(
 ) -> Result<u32, Reason> {
     // A pod is no router: it may complain about what was sent to itself.
     if m.kind == Kind::IcmpError
-        && let Some(flags) = related(p, t, m, true)
+        && let Some(flags) = p.related(t, m, true)
     {
         return Ok(flags);
     }
@@ -117,19 +111,20 @@ fn open_from_pod<T: Tables>(t: &mut T, m: &mut Meta) -> Result<u32, Reason> {
             Class::Pod => m.flow.flags |= ff::LOCAL,
             Class::ThisNode => m.flow.flags |= ff::STACK | ff::EXEMPT,
             Class::NoPod => return Err(Reason::NoEndpoint),
+            Class::Vip => return Err(Reason::NoServicePort),
             Class::Cluster | Class::Outside => {}
         }
         if class != Class::ThisNode {
             m.pair_key.src = m.key.src;
             m.pair_key.dst = m.flow.to_dst;
             m.pair_key.dport_be = m.flow.to_dport_be;
-            judge(t, m)?;
+            t.judge(m)?;
         }
         if class == Class::Outside {
             masquerade(t, m)?;
         }
     }
-    create(t, m)?;
+    t.create(m)?;
     Ok(m.flow.flags)
 }
 
@@ -200,8 +195,10 @@ fn stateless_from_pod<T: Tables>(t: &mut T, m: &mut Meta) -> Result<u32, Reason>
     if m.kind == Kind::Other || class == Class::Outside && node_source(t, m.v6).is_some() {
         return Err(reason);
     }
-    if class == Class::NoPod {
-        return Err(Reason::NoEndpoint);
+    match class {
+        Class::NoPod => return Err(Reason::NoEndpoint),
+        Class::Vip => return Err(Reason::NoServicePort),
+        _ => {}
     }
     judge_stateless(t, m)?;
     Ok(if class == Class::Pod { ff::LOCAL } else { 0 })
@@ -209,11 +206,11 @@ fn stateless_from_pod<T: Tables>(t: &mut T, m: &mut Meta) -> Result<u32, Reason>
 
 /// Only rules for all ports can speak for a packet that shows none.
 #[inline(always)]
-fn judge_stateless<T: Tables>(t: &T, m: &mut Meta) -> Result<(), Reason> {
+fn judge_stateless<T: Tables>(t: &mut T, m: &mut Meta) -> Result<(), Reason> {
     m.pair_key.src = m.key.src;
     m.pair_key.dst = m.key.dst;
     m.pair_key.dport_be = 0;
-    match judge(t, m) {
+    match t.judge(m) {
         Err(_) if m.kind == Kind::Fragment => Err(Reason::Fragment),
         verdict => verdict,
     }
@@ -225,6 +222,8 @@ enum Class {
     NoPod,
     ThisNode,
     Cluster,
+    /// A Service's address.
+    Vip,
     Outside,
 }
 
@@ -237,6 +236,7 @@ fn class_of<T: Tables>(t: &T, ip: &Ip) -> Class {
         Some(r) if r.class == route_class::THIS_NODE => Class::ThisNode,
         Some(r) if r.class == route_class::LOCAL_PODS => Class::NoPod,
         Some(r) if r.class == route_class::CLUSTER => Class::Cluster,
+        _ if is_vip(t, ip) => Class::Vip,
         _ => Class::Outside,
     }
 }
@@ -299,7 +299,7 @@ fn decide_from_uplink<P: Packet, T: Tables>(
     to_pod: bool,
 ) -> Result<bool, Reason> {
     if m.kind == Kind::IcmpError
-        && let Some(flags) = related(p, t, m, false)
+        && let Some(flags) = p.related(t, m, false)
     {
         return Ok(flags & ff::LOCAL != 0);
     }
@@ -320,8 +320,8 @@ fn admit<T: Tables>(t: &mut T, m: &mut Meta, flags: u32) -> Result<(), Reason> {
     if m.has_flow() && m.kind != Kind::EchoReply {
         untranslated(t, m, flags);
         m.pair_key = m.key;
-        judge(t, m)?;
-        return create(t, m);
+        t.judge(m)?;
+        return t.create(m);
     }
     if m.kind == Kind::Other {
         return Err(Reason::UnsupportedProtocol);
@@ -369,7 +369,7 @@ fn decide_to_pod<P: Packet, T: Tables>(
     ifindex: u32,
 ) -> Result<(), Reason> {
     m.to = m.key;
-    if m.kind == Kind::IcmpError && related(p, t, m, false).is_some() {
+    if m.kind == Kind::IcmpError && p.related(t, m, false).is_some() {
         return Ok(());
     }
     if m.has_flow() && find(t, m)? {
@@ -383,7 +383,7 @@ fn decide_to_pod<P: Packet, T: Tables>(
         }
         flags |= ff::EXEMPT;
         untranslated(t, m, flags);
-        return create(t, m);
+        return t.create(m);
     }
     match t.endpoint(&m.key.dst) {
         Some(e) if e.ifindex == ifindex => admit(t, m, flags),

@@ -23,10 +23,13 @@ pub mod host;
 #[cfg(test)]
 mod tests;
 
-pub use flows::{expired, timeout};
+pub use answer::answer;
+pub use flows::{create, expired, timeout};
 pub use hooks::{from_pod, from_uplink, to_pod};
+pub use icmp_error::related;
 pub use packet::{L4Csum, Packet, Wire};
 pub use parse::{ETH_LEN, Kind, Meta};
+pub use policy::judge;
 pub use sock::{SockVerdict, forward as sock_forward, reverse as sock_reverse};
 pub use tables::{Insert, SockTables, Tables};
 

@@ -1,5 +1,10 @@
 //! Access to a packet's bytes.
 
+use super::parse::Meta;
+use super::tables::Tables;
+use super::{Action, answer, icmp_error};
+use crate::event::Reason;
+
 /// Types that a packet's bytes can be read as: any bit pattern is valid, no padding.
 ///
 /// # Safety
@@ -45,4 +50,23 @@ pub trait Packet {
     fn uncompensated(&mut self, diff: u32);
     /// Cuts or grows the frame's tail; partial checksums and segmentation are forgotten.
     fn resize(&mut self, len: u32) -> Option<()>;
+
+    // Stages, as in [`Tables`].
+
+    /// An ICMP error of a known flow: [`icmp_error::related`].
+    #[inline(always)]
+    fn related<T: Tables>(&mut self, t: &mut T, m: &mut Meta, own_only: bool) -> Option<u32>
+    where
+        Self: Sized,
+    {
+        icmp_error::related(self, t, m, own_only)
+    }
+    /// Turned into the answer to its sender: [`answer::answer`].
+    #[inline(always)]
+    fn answer<T: Tables>(&mut self, t: &mut T, m: &mut Meta, reason: Reason) -> Action
+    where
+        Self: Sized,
+    {
+        answer::answer(self, t, m, reason)
+    }
 }

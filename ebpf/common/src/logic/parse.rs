@@ -58,6 +58,8 @@ pub struct Meta {
     pub ttl: u8,
     /// Policy does not apply to the packet: it comes from the node itself.
     pub trusted: bool,
+    /// Why a stage that is a function of its own failed.
+    pub reason: Reason,
     /// For the event of a denial.
     pub set: u32,
     pub rule: u32,

@@ -3,7 +3,7 @@
 use super::parse::Meta;
 use super::tables::Tables;
 use crate::event::Reason;
-use crate::maps::{PolicyKey, endpoint_flag, verdict};
+use crate::maps::{Endpoint, PolicyKey, endpoint_flag, verdict};
 
 /// Egress of the pod `m.pair_key.src` towards `m.pair_key.dst`, then ingress of the latter, each
 /// where the pod is ours. The port is that of the responder (`m.pair_key.dport_be`): addresses and
@@ -15,6 +15,15 @@ pub fn judge<T: Tables>(t: &T, m: &mut Meta) -> Result<(), Reason> {
     judge_side(t, m, true)
 }
 
+/// A pod whose policy is not known yet.
+#[inline(always)]
+fn unknown(e: &Endpoint) -> Result<(), Reason> {
+    if e.flags & endpoint_flag::OPEN == 0 {
+        return Err(Reason::PolicyPending);
+    }
+    Ok(())
+}
+
 #[inline(always)]
 fn judge_side<T: Tables>(t: &T, m: &mut Meta, ingress: bool) -> Result<(), Reason> {
     let (pod, peer) = if ingress {
@@ -22,15 +31,15 @@ fn judge_side<T: Tables>(t: &T, m: &mut Meta, ingress: bool) -> Result<(), Reaso
     } else {
         (&m.pair_key.src, &m.pair_key.dst)
     };
+    let Some(e) = t.endpoint(pod) else {
+        return Ok(());
+    };
     let set = match t.endpoint_policy(pod) {
+        // What was written for an earlier pod of this address says nothing of this one.
+        Some(p) if p.netns_cookie != e.netns_cookie => return unknown(&e),
         Some(p) if ingress => p.ingress_set,
         Some(p) => p.egress_set,
-        None => {
-            return match t.endpoint(pod) {
-                Some(e) if e.flags & endpoint_flag::OPEN == 0 => Err(Reason::PolicyPending),
-                _ => Ok(()),
-            };
-        }
+        None => return unknown(&e),
     };
     if set == 0 {
         return Ok(());

@@ -45,6 +45,12 @@ pub fn select<T: Tables>(
     })
 }
 
+/// Whether some Service has this address.
+#[inline(always)]
+pub fn is_vip<T: Tables>(t: &T, dst: &Ip) -> bool {
+    t.service(&ServiceKey::address(*dst)).is_some()
+}
+
 #[inline(always)]
 fn slot_of<T: Tables>(t: &T, service: u32, slot: u32) -> Option<u32> {
     t.slot(&SlotKey { service, slot })

@@ -1,6 +1,6 @@
 //! Services at the socket: the destination is translated before there is any packet.
 
-use super::service::select;
+use super::service::{is_vip, select};
 use super::tables::SockTables;
 use crate::addr::Ip;
 use crate::event::Reason;
@@ -39,6 +39,7 @@ pub fn forward<T: SockTables>(
         }
     }
     let (id, b) = match select(t, &dst, port_be, protocol) {
+        None if is_vip(t, &dst) => return SockVerdict::Refuse(Reason::NoServicePort),
         None => return SockVerdict::Keep,
         Some(Err(reason)) => return SockVerdict::Refuse(reason),
         Some(Ok(found)) => found,

@@ -1,6 +1,9 @@
 //! The tables that the logic reads and writes: maps in the kernel, collections on the host.
 
+use super::parse::Meta;
+use super::{flows, policy};
 use crate::addr::Ip;
+use crate::event::Reason;
 use crate::flow::{Flow, FlowKey};
 use crate::maps::{
     Backend, Config, Endpoint, EndpointPolicy, Peer, PolicyKey, PolicyVal, Route, Service,
@@ -36,6 +39,26 @@ pub trait Tables {
     /// Ticks of the monotonic clock ([`crate::flow::TICK_SHIFT`]).
     fn now(&self) -> u32;
     fn random(&mut self) -> u32;
+
+    // Stages. A kernel program makes each a function of its own, so that the verifier walks it
+    // once and not again from every state that leads to it.
+
+    /// Policy of a flow: [`policy::judge`].
+    #[inline(always)]
+    fn judge(&mut self, m: &mut Meta) -> Result<(), Reason>
+    where
+        Self: Sized,
+    {
+        policy::judge(self, m)
+    }
+    /// A new flow: [`flows::create`].
+    #[inline(always)]
+    fn create(&mut self, m: &mut Meta) -> Result<(), Reason>
+    where
+        Self: Sized,
+    {
+        flows::create(self, m)
+    }
 }
 
 /// What socket hooks need besides.
