@@ -201,6 +201,9 @@ pub fn decode(
 /// Decodes a parsed body as an object of `kind`: its types are checked, unknown fields and nulls
 /// are dropped.
 pub fn decode_parsed(kind: &Kind, parsed: Parsed, validation: FieldValidation) -> Result<Decoded> {
+    if let Some(custom) = kind.as_custom() {
+        return custom.decode(kind, parsed, validation);
+    }
     decode_type(
         &kind.kind,
         &kind.version,
@@ -259,7 +262,26 @@ fn decode_type(
     }
 }
 
-fn findings(duplicates: &[String], unknown: &[String]) -> Vec<String> {
+/// The metadata of an object whose kind isn't compiled in. The paths of what its type doesn't know
+/// go into `unknown`.
+pub(crate) fn metadata(
+    value: Value,
+    path: &str,
+    unknown: &mut Vec<String>,
+) -> Result<Value, String> {
+    const NAME: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+    let Some(id) = types().by_name(NAME).filter(|_| !value.is_null()) else {
+        return Ok(json!({}));
+    };
+    let mut walk = Walk {
+        unknown: Vec::new(),
+    };
+    let object = walk.object(id, value, &mut path.to_string())?;
+    unknown.append(&mut walk.unknown);
+    Ok(object)
+}
+
+pub(crate) fn findings(duplicates: &[String], unknown: &[String]) -> Vec<String> {
     let mut all: Vec<String> = duplicates
         .iter()
         .map(|path| format!("duplicate field \"{path}\""))
@@ -391,6 +413,8 @@ impl Walk {
         let place = Place { owner, path };
         match (ty, value) {
             (Type::Any, value) => Ok(value),
+            (Type::StructOrAny(id), value @ Value::Object(_)) => self.object(*id, value, path),
+            (Type::StructOrAny(_), value) => Ok(value),
             (Type::Struct(id), value @ Value::Object(_)) => self.object(*id, value, path),
             (Type::Struct(id), _) => Err(mismatch(
                 &place,
@@ -493,7 +517,7 @@ fn zero(ty: &Type) -> Value {
         Type::Int32 | Type::Int64 | Type::Float | Type::IntOrString => 0.into(),
         Type::Quantity => "0".into(),
         Type::Bool => false.into(),
-        Type::Time | Type::MicroTime | Type::Any => Value::Null,
+        Type::Time | Type::MicroTime | Type::StructOrAny(_) | Type::Any => Value::Null,
     }
 }
 
@@ -512,7 +536,7 @@ fn go_type(ty: &Type) -> String {
         Type::Time => "v1.Time".into(),
         Type::MicroTime => "v1.MicroTime".into(),
         Type::Bytes => "[]uint8".into(),
-        Type::Any => "interface {}".into(),
+        Type::StructOrAny(_) | Type::Any => "interface {}".into(),
     }
 }
 

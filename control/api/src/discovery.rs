@@ -108,16 +108,17 @@ pub fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<
         row["storageVersionHash"] = storage_hash(kind).into();
         resources.push(row);
         for sub in &kind.subresources {
+            let (group, version, sub_kind) = kind.subresource_kind(sub);
             let mut row = json!({
                 "name": format!("{}/{}", kind.plural, sub.name),
                 "singularName": "",
                 "namespaced": kind.namespaced,
-                "kind": sub.kind,
+                "kind": sub_kind,
                 "verbs": sub.verbs,
             });
-            if (sub.group, sub.version) != (&*kind.group, &*kind.version) {
-                row["group"] = sub.group.into();
-                row["version"] = sub.version.into();
+            if (group, version) != (&*kind.group, &*kind.version) {
+                row["group"] = group.into();
+                row["version"] = version.into();
             }
             resources.push(row);
         }
@@ -251,9 +252,10 @@ fn resource(kind: &Kind) -> Value {
             .subresources
             .iter()
             .map(|sub| {
+                let (group, version, sub_kind) = kind.subresource_kind(sub);
                 json!({
                     "subresource": sub.name,
-                    "responseKind": response(sub.group, sub.version, sub.kind),
+                    "responseKind": response(group, version, sub_kind),
                     "verbs": sub.verbs,
                 })
             })

@@ -14,6 +14,7 @@
 
 pub mod admission;
 pub mod codec;
+pub mod crd;
 pub mod defaults;
 pub mod discovery;
 pub mod event;

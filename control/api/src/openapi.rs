@@ -16,6 +16,11 @@ const PATCH_TYPES: &[&str] = &[
     STRATEGIC,
 ];
 
+const CUSTOM_PATCH_TYPES: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+];
+
 /// All documents, made once by the caller and kept or served from.
 #[derive(Debug)]
 pub struct Documents<'a> {
@@ -120,6 +125,14 @@ impl<'a> Documents<'a> {
     pub fn v2(&self) -> Value {
         let paths = Value::Object(paths(self.registry.kinds().iter(), Style::V2));
         let mut definitions = Value::Object(self.closure(&paths));
+        for kind in self.registry.kinds() {
+            let name = kind.schema_name();
+            if kind.as_custom().is_some()
+                && let Some(definition) = definitions.get_mut(&*name)
+            {
+                crate::crd::openapi::to_v2(definition);
+            }
+        }
         to_v2(&mut definitions);
         json!({
             "swagger": "2.0",
@@ -131,20 +144,33 @@ impl<'a> Documents<'a> {
 
     /// The definitions that `value` refers to, and those that they refer to.
     fn closure(&self, value: &Value) -> Map<String, Value> {
-        let mut found = std::collections::BTreeSet::new();
+        let mut found = std::collections::BTreeMap::new();
         let mut queue = Vec::new();
         references(value, &mut queue);
         while let Some(name) = queue.pop() {
-            if let Some(definition) = built_in().get(&name)
-                && found.insert(name)
+            if !found.contains_key(&name)
+                && let Some(definition) = self.definition(&name)
             {
-                references(definition, &mut queue);
+                references(&definition, &mut queue);
+                found.insert(name, definition);
             }
         }
-        found
-            .into_iter()
-            .filter_map(|name| built_in().get(&name).map(|d| (name.clone(), d.clone())))
-            .collect()
+        found.into_iter().collect()
+    }
+
+    /// A definition by its name: a built-in type, or a custom kind or its list.
+    fn definition(&self, name: &str) -> Option<Value> {
+        if let Some(definition) = built_in().get(name) {
+            return Some(definition.clone());
+        }
+        self.registry.kinds().iter().find_map(|kind| {
+            let custom = kind.as_custom()?;
+            match name.strip_prefix(&*kind.schema_name())? {
+                "" => Some(custom.definition(kind)),
+                "List" => Some(list_schema(kind)),
+                _ => None,
+            }
+        })
     }
 }
 
@@ -570,7 +596,11 @@ fn patch(kind: &Kind, style: Style) -> Value {
         &[200, 201],
         &kind.schema_name(),
     );
-    style.body(&mut patched, PATCH_TYPES, &format!("{META}.Patch"), true);
+    let types = match kind.as_custom() {
+        Some(_) => CUSTOM_PATCH_TYPES,
+        None => PATCH_TYPES,
+    };
+    style.body(&mut patched, types, &format!("{META}.Patch"), true);
     patched
 }
 
@@ -604,7 +634,8 @@ fn delete(kind: &Kind, style: Style, collection: bool) -> Value {
 
 fn subresource(kind: &Kind, sub: &Subresource, style: Style) -> Vec<(&'static str, Value)> {
     let mut operations = Vec::new();
-    let schema = match sub.kind {
+    let (group, version, sub_kind) = kind.subresource_kind(sub);
+    let schema = match sub_kind {
         "Scale" => "io.k8s.api.autoscaling.v1.Scale".to_string(),
         "TokenRequest" => "io.k8s.api.authentication.v1.TokenRequest".to_string(),
         "Binding" => "io.k8s.api.core.v1.Binding".to_string(),
@@ -614,9 +645,9 @@ fn subresource(kind: &Kind, sub: &Subresource, style: Style) -> Vec<(&'static st
         style,
         action,
         description: format!("{verb} {} of the specified {}", sub.name, kind.kind),
-        group: sub.group,
-        version: sub.version,
-        kind: sub.kind,
+        group,
+        version,
+        kind: sub_kind,
     };
     match sub.name {
         // A stream and a text: no object in either direction.

@@ -50,6 +50,13 @@ const MAX_BYTES: usize = 3 << 20;
 
 /// Applies a patch to an object in its served form. The result is not decoded yet.
 pub fn apply(kind: &Kind, patch_type: PatchType, object: &Value, patch: &[u8]) -> Result<Value> {
+    if kind.as_custom().is_some() && patch_type == PatchType::Strategic {
+        return Err(ApiError::unsupported_media_type(&[
+            "application/json-patch+json",
+            "application/merge-patch+json",
+            "application/apply-patch+yaml",
+        ]));
+    }
     let struct_name = kind.schema_name();
     apply_named(&struct_name, patch_type, object, patch)
 }

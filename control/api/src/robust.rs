@@ -134,6 +134,8 @@ fn any_value(ty: &Type, dice: &mut Dice, depth: u32) -> Value {
         Type::Bool => (dice.roll(2) == 0).into(),
         Type::IntOrString if dice.roll(2) == 0 => (dice.pick(NUMBERS) as i32).into(),
         Type::IntOrString => dice.pick(WORDS).into(),
+        Type::StructOrAny(id) if dice.roll(4) > 0 => any_value(&Type::Struct(*id), dice, depth),
+        Type::StructOrAny(_) => true.into(),
         Type::Any => json!({"any": 1}),
     }
 }
@@ -194,8 +196,8 @@ fn walk(kind: &Kind, dice: &mut Dice) {
     };
     render(&created);
     render(&first);
-    let _ = scale::apply(storage, &created, &scale::of(&created));
-    let _ = scale::of(&first);
+    let _ = scale::of(storage, &created).map(|s| scale::apply(storage, &created, &s));
+    let _ = scale::of(storage, &first);
     if let Some(mut new) = decoded(kind, second.clone()) {
         let mut status = new.clone();
         let _ = strategy::prepare_update(storage, &mut new, &created);

@@ -1,14 +1,15 @@
-//! The scale subresource of deployments and replica sets: `autoscaling/v1` Scale.
+//! The scale subresource of deployments, replica sets and custom kinds: `autoscaling/v1` Scale.
 
 use serde_json::{Value, json};
 
+use crate::crd::Custom;
 use crate::json::{self, at, int, text};
 use crate::registry::Kind;
 use crate::selector::LabelSelector;
 use crate::status::{ApiError, Errors, Result};
 
-/// The Scale of an object.
-pub fn of(object: &Value) -> Value {
+/// The Scale of an object; `None` if it doesn't say how many replicas it wants.
+pub fn of(kind: &Kind, object: &Value) -> Option<Value> {
     let mut meta = json!({
         "name": text(object, "metadata.name"),
         "namespace": text(object, "metadata.namespace"),
@@ -18,19 +19,36 @@ pub fn of(object: &Value) -> Value {
             meta[field] = value.clone();
         }
     }
-    let selector = LabelSelector::from_object(at(object, "spec.selector"));
+    let (wanted, running, selector) = match kind.as_custom().and_then(Custom::scale) {
+        Some(paths) => (
+            int(object, &paths.spec_replicas)?,
+            int(object, &paths.status_replicas),
+            text(object, &paths.selector).to_string(),
+        ),
+        None => {
+            let selector = LabelSelector::from_object(at(object, "spec.selector"));
+            let shown = match selector.is_everything() {
+                true => String::new(),
+                false => selector.to_string(),
+            };
+            (
+                int(object, "spec.replicas").unwrap_or(0),
+                int(object, "status.replicas"),
+                shown,
+            )
+        }
+    };
     let mut scale = json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta,
-        "spec": {}, "status": {"replicas": int(object, "status.replicas").unwrap_or(0)},
+        "spec": {}, "status": {"replicas": running.unwrap_or(0)},
     });
-    let replicas = int(object, "spec.replicas").unwrap_or(0);
-    if replicas != 0 {
-        scale["spec"]["replicas"] = replicas.into();
+    if wanted != 0 {
+        scale["spec"]["replicas"] = wanted.into();
     }
-    if !selector.is_everything() {
-        scale["status"]["selector"] = selector.to_string().into();
+    if !selector.is_empty() {
+        scale["status"]["selector"] = selector.into();
     }
-    scale
+    Some(scale)
 }
 
 /// The object with the replicas of a Scale. The caller goes on with `strategy::prepare_update`,
@@ -60,8 +78,17 @@ pub fn apply(kind: &Kind, object: &Value, scale: &Value) -> Result<Value> {
             scaled["metadata"][field] = value.into();
         }
     }
-    if let Some(spec) = json::child(&mut scaled, "spec") {
-        spec["replicas"] = replicas.into();
+    let path = match kind.as_custom().and_then(Custom::scale) {
+        Some(paths) => paths.spec_replicas.as_str(),
+        None => "spec.replicas",
+    };
+    let (parents, last) = path.rsplit_once('.').unwrap_or(("", path));
+    let mut place = Some(&mut scaled);
+    for key in parents.split('.').filter(|key| !key.is_empty()) {
+        place = place.and_then(|place| json::child(place, key));
+    }
+    if let Some(place) = place {
+        json::put(place, last, Some(replicas.into()));
     }
     Ok(scaled)
 }
@@ -79,7 +106,7 @@ mod tests {
             "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "x"}}},
             "status": {"replicas": 1},
         });
-        let mut scale = of(&d);
+        let mut scale = of(kind, &d).unwrap();
         assert_eq!(scale["spec"]["replicas"], 2);
         assert_eq!(scale["status"], json!({"replicas": 1, "selector": "app=x"}));
         scale["spec"]["replicas"] = 5.into();

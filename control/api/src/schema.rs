@@ -32,6 +32,8 @@ pub enum Type {
     MicroTime,
     /// base64.
     Bytes,
+    /// A struct, or something that isn't an object (a schema of OpenAPI, or true).
+    StructOrAny(StructId),
     /// Anything at all (raw extensions).
     Any,
 }
@@ -102,7 +104,10 @@ pub fn definitions() -> Map<String, Value> {
     settings.meta_schema = None;
     let mut generator = settings.into_generator();
     for kind in KINDS.iter() {
-        let schema = kind.schema(&mut generator).to_value();
+        let Some(schema) = kind.schema(&mut generator) else {
+            continue;
+        };
+        let schema = schema.to_value();
         generator
             .definitions_mut()
             .insert(kind.schema_name().into_owned(), schema);
@@ -209,6 +214,10 @@ fn compile_type(
             "io.k8s.apimachinery.pkg.util.intstr.IntOrString" => Type::IntOrString,
             "io.k8s.apimachinery.pkg.apis.meta.v1.Time" => Type::Time,
             "io.k8s.apimachinery.pkg.apis.meta.v1.MicroTime" => Type::MicroTime,
+            _ if name.contains(".JSONSchemaPropsOr") => {
+                let schema = name.split("Or").next().and_then(|n| by_name.get(n));
+                schema.map_or(Type::Any, |id| Type::StructOrAny(*id))
+            }
             _ => match (by_name.get(name), definitions.get(name)) {
                 (Some(id), _) => Type::Struct(*id),
                 (None, Some(schema)) => compile_type(schema, definitions, by_name),

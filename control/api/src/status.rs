@@ -454,6 +454,15 @@ impl Errors {
         self.push(Fault::Invalid, field, value.into(), detail);
     }
 
+    pub fn type_invalid(
+        &mut self,
+        field: &str,
+        value: impl Into<Value>,
+        detail: impl Into<String>,
+    ) {
+        self.push(Fault::TypeInvalid, field, value.into(), detail);
+    }
+
     pub fn duplicate(&mut self, field: &str, value: impl Into<Value>) {
         self.push(Fault::Duplicate, field, value.into(), "");
     }

@@ -5,11 +5,12 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
+use crate::crd::names;
 use crate::json::{self, at, list, put, remove, text};
 use crate::registry::{Kind, StatusRule};
 use crate::status::{ApiError, Errors, Result};
 use crate::validation::metadata;
-use crate::{pod, time};
+use crate::{crd, pod, time};
 
 /// What the caller brings to a create.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct CreateContext<'a> {
     /// Five characters for `generateName`, from `name_suffix`.
     pub suffix: &'a str,
 }
+
+const DEFINITION: (&str, &str) = ("apiextensions.k8s.io", "CustomResourceDefinition");
 
 /// The characters of generated names: no vowels, so that no words come out.
 const SUFFIX: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -150,6 +153,7 @@ pub fn prepare_create(kind: &Kind, object: &mut Value, ctx: &CreateContext<'_>) 
         ("", "Service") => object["status"] = json!({"loadBalancer": {}}),
         ("apps", "Deployment") => object["status"] = json!({}),
         ("apps", "ReplicaSet") => object["status"] = json!({"replicas": 0}),
+        DEFINITION => object["status"] = names::initial(object),
         _ => {}
     }
     canonical_order(object);
@@ -207,6 +211,7 @@ pub fn prepare_update(kind: &Kind, new: &mut Value, old: &Value) -> Result<Updat
         // The phase and the spec's finalizers have a subresource each.
         ("", "Namespace") => put(new, "spec", old.get("spec").cloned()),
         ("", "Service") => crate::service::patch_allocated(new, old),
+        DEFINITION => crd::definition::note_storage_version(new),
         _ => {}
     }
     canonical_order(new);
@@ -214,7 +219,6 @@ pub fn prepare_update(kind: &Kind, new: &mut Value, old: &Value) -> Result<Updat
     let name = text(new, "metadata.name").to_string();
     let mut errors = Errors::default();
     metadata::validate_update(kind, new, old, &mut errors);
-    kind.validate(new, &mut errors);
     kind.validate_update(new, old, &mut errors);
     errors.into_result(kind, &name)?;
     Ok(outcome(kind, new))
@@ -238,6 +242,9 @@ pub fn prepare_status_update(kind: &Kind, new: &mut Value, old: &Value) -> Resul
     *new = merged;
     canonical_order(new);
     let mut errors = Errors::default();
+    if kind.as_custom().is_some() || kind.id() == DEFINITION {
+        kind.validate_update(new, old, &mut errors);
+    }
     crate::validation::status(kind, new, old, &mut errors);
     errors.into_result(kind, text(new, "metadata.name"))?;
     Ok(outcome(kind, new))
@@ -331,7 +338,8 @@ fn bump_generation(kind: &Kind, new: &mut Value, old: &Value) {
             .map(|o| {
                 o.iter()
                     .filter(|(k, _)| {
-                        !matches!(k.as_str(), "apiVersion" | "kind" | "metadata" | "status")
+                        !matches!(k.as_str(), "apiVersion" | "kind" | "metadata")
+                            && (k.as_str() != "status" || kind.status == StatusRule::None)
                     })
                     .map(|(k, v)| (k.clone(), v.clone()))
                     .collect()
@@ -459,7 +467,10 @@ pub fn prepare_delete(
     )?;
 
     let mut marked = old.clone();
-    let finalizers = finalizers_after(old, options.propagation);
+    if kind.id() == DEFINITION && at(old, "metadata.deletionTimestamp").is_none() {
+        names::mark_deleted(&mut marked, now);
+    }
+    let finalizers = finalizers_after(&marked, options.propagation);
     let held = !finalizers.is_empty();
     put(
         &mut marked["metadata"],

@@ -21,6 +21,22 @@ pub struct Column {
     pub description: &'static str,
 }
 
+impl Column {
+    pub fn definition(&self) -> Value {
+        json!({"name": self.name, "type": self.ty, "format": self.format,
+               "description": self.description, "priority": self.priority})
+    }
+}
+
+/// The columns of a kind that a CustomResourceDefinition defines.
+pub fn custom_columns(custom: &crate::crd::Custom) -> Vec<Value> {
+    let own = custom.columns().iter().map(|c| {
+        json!({"name": c.name, "type": c.ty, "format": c.format,
+               "description": c.description, "priority": c.priority})
+    });
+    std::iter::once(NAME.definition()).chain(own).collect()
+}
+
 const fn col(name: &'static str, ty: &'static str, description: &'static str) -> Column {
     Column {
         name,
@@ -108,13 +124,7 @@ pub fn render<'a>(
         .map(|o| row(kind, o, include, now))
         .collect();
     let columns: Value = if headers {
-        kind.columns()
-            .iter()
-            .map(|c| {
-                json!({"name": c.name, "type": c.ty, "format": c.format,
-                       "description": c.description, "priority": c.priority})
-            })
-            .collect()
+        kind.columns().into()
     } else {
         Value::Null
     };
@@ -183,6 +193,17 @@ fn labels(object: &Value, path: &str) -> String {
         pairs.join(",")
     }
 }
+
+pub const CUSTOM_RESOURCE_DEFINITION: &[Column] = &[
+    NAME,
+    Column {
+        name: "Created At",
+        ty: "date",
+        format: "",
+        priority: 0,
+        description: AGE.description,
+    },
+];
 
 pub const CONFIG_MAP: &[Column] = &[
     NAME,

@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::RwLock;
-use rhumb_api::registry::{KINDS, Kind};
+use parking_lot::{Mutex, RwLock};
+use rhumb_api::registry::{Kind, Registry};
 use rhumb_store::{Event, KeyValue, ListRequest, Revision, Store, StoreError};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
 
 use crate::object::Object;
 
@@ -42,6 +43,7 @@ pub struct Collection {
     state: RwLock<State>,
     /// Revision of the last change.
     changed: watch::Sender<Revision>,
+    closed: CancellationToken,
 }
 
 struct State {
@@ -53,11 +55,19 @@ struct State {
 }
 
 pub struct Cache {
-    collections: HashMap<String, Arc<Collection>>,
+    collections: RwLock<HashMap<String, Arc<Collection>>>,
+    installs: mpsc::UnboundedSender<Install>,
+    pending: Mutex<Option<mpsc::UnboundedReceiver<Install>>>,
     /// Everything up to this revision has been applied to all collections.
     applied: watch::Sender<Revision>,
     /// Held for writing while changes are applied, so that `snapshot` sees whole batches.
     batch: RwLock<()>,
+}
+
+/// The custom kinds that are to have a collection from now on.
+struct Install {
+    kinds: Vec<Arc<Kind>>,
+    done: oneshot::Sender<Result<(), StoreError>>,
 }
 
 /// The cache was asked for a revision that it has not reached in time.
@@ -69,7 +79,7 @@ pub struct TooLarge {
 impl Cache {
     /// Loads the cache. It begins at the oldest revision that the store keeps and replays from
     /// there, so that clients of before a restart can go on with their watches.
-    pub async fn load(store: &dyn Store) -> Result<Cache, StoreError> {
+    pub async fn load(store: &dyn Store, registry: &Registry) -> Result<Cache, StoreError> {
         let start = store.oldest();
         let list = store
             .list(ListRequest {
@@ -78,21 +88,18 @@ impl Cache {
             })
             .await?;
         let mut collections = HashMap::new();
-        for kind in KINDS.iter().filter(|k| !k.is_view()) {
-            let collection = Collection {
-                kind: kind.clone(),
-                state: RwLock::new(State {
-                    objects: BTreeMap::new(),
-                    ring: VecDeque::new(),
-                    ring_bytes: 0,
-                    ring_after: start,
-                }),
-                changed: watch::Sender::new(start),
-            };
-            collections.insert(kind.storage_prefix(), Arc::new(collection));
+        let built_in = registry.kinds().iter();
+        let built_in = built_in.filter(|k| k.as_custom().is_none() && !k.is_view());
+        let custom = custom_kinds(registry).into_values();
+        for kind in built_in.cloned().chain(custom) {
+            let prefix = kind.storage_prefix();
+            collections.insert(prefix, Arc::new(Collection::empty(kind, start)));
         }
+        let (installs, pending) = mpsc::unbounded_channel();
         let cache = Cache {
-            collections,
+            collections: RwLock::new(collections),
+            installs,
+            pending: Mutex::new(Some(pending)),
             applied: watch::Sender::new(start),
             batch: RwLock::new(()),
         };
@@ -105,8 +112,20 @@ impl Cache {
     /// Follows the store for good. Returns when the store fails.
     pub async fn follow(&self, store: &dyn Store) -> Result<(), StoreError> {
         let mut watch = store.watch(Bytes::new(), self.applied()).await?;
+        let Some(mut installs) = self.pending.lock().take() else {
+            return Err(StoreError::Closed);
+        };
         loop {
-            let (events, reached) = watch.next().await?;
+            // Both can be dropped while they wait.
+            let (events, reached) = tokio::select! {
+                next = watch.next() => next?,
+                Some(install) = installs.recv() => {
+                    let result = self.install_now(store, &install.kinds).await;
+                    // Nobody waits for it any more when the server stops.
+                    let _ = install.done.send(result);
+                    continue;
+                }
+            };
             let whole = self.batch.write();
             for event in events {
                 self.apply(event);
@@ -116,10 +135,61 @@ impl Cache {
         }
     }
 
-    fn of_key(&self, key: &[u8]) -> Option<&Arc<Collection>> {
+    /// Gives each custom kind of the registry a collection, with what the store has of it, and takes
+    /// those of other custom kinds away. Watches of a kind that changed end, as in Kubernetes.
+    pub async fn install(&self, registry: &Registry) -> Result<(), StoreError> {
+        let (done, answer) = oneshot::channel();
+        let kinds = custom_kinds(registry).into_values().collect();
+        let sent = self.installs.send(Install { kinds, done });
+        sent.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Called between two batches of changes, so that what is listed is what has been applied.
+    async fn install_now(&self, store: &dyn Store, kinds: &[Arc<Kind>]) -> Result<(), StoreError> {
+        let applied = self.applied();
+        let mut keep = Vec::new();
+        for kind in kinds {
+            let prefix = kind.storage_prefix();
+            let there = self.collections.read().get(&prefix).cloned();
+            keep.push(prefix.clone());
+            if there
+                .as_ref()
+                .is_some_and(|there| Arc::ptr_eq(&there.kind, kind))
+            {
+                continue;
+            }
+            let collection = Collection::empty(kind.clone(), applied);
+            let list = store
+                .list(ListRequest {
+                    prefix: format!("{prefix}/").into(),
+                    at: Some(applied),
+                    ..Default::default()
+                })
+                .await?;
+            list.items.iter().for_each(|kv| collection.load(kv));
+            if let Some(there) = &there {
+                collection.go_on_from(there);
+            }
+            self.collections
+                .write()
+                .insert(prefix, Arc::new(collection));
+            there.inspect(|there| there.closed.cancel());
+        }
+        self.collections.write().retain(|prefix, collection| {
+            let stays = collection.kind.as_custom().is_none() || keep.contains(prefix);
+            if !stays {
+                collection.closed.cancel();
+            }
+            stays
+        });
+        Ok(())
+    }
+
+    fn of_key(&self, key: &[u8]) -> Option<Arc<Collection>> {
         let key = std::str::from_utf8(key).ok()?;
         let end = key.match_indices('/').nth(1)?.0;
-        self.collections.get(&key[..end])
+        self.collections.read().get(&key[..end]).cloned()
     }
 
     fn load_one(&self, kv: &KeyValue) {
@@ -127,13 +197,7 @@ impl Cache {
             tracing::warn!(key = %String::from_utf8_lossy(&kv.key), "an object of an unknown kind is in the store");
             return;
         };
-        match Object::from_stored(&collection.kind, kv) {
-            Ok(object) => {
-                let mut state = collection.state.write();
-                state.objects.insert(object.key(), Arc::new(object));
-            }
-            Err(error) => tracing::error!(%error, "skipped"),
-        }
+        collection.load(kv);
     }
 
     fn apply(&self, event: Event) {
@@ -192,15 +256,66 @@ impl Cache {
     }
 
     pub fn collection(&self, kind: &Kind) -> Option<Arc<Collection>> {
-        self.collections.get(&kind.storage_prefix()).cloned()
+        self.collections.read().get(&kind.storage_prefix()).cloned()
     }
 
-    pub fn collections(&self) -> impl Iterator<Item = &Arc<Collection>> {
-        self.collections.values()
+    pub fn collections(&self) -> Vec<Arc<Collection>> {
+        self.collections.read().values().cloned().collect()
     }
 }
 
+/// One kind for each custom collection: that of the storage version, if it is served.
+fn custom_kinds(registry: &Registry) -> BTreeMap<String, Arc<Kind>> {
+    let mut found: BTreeMap<String, Arc<Kind>> = BTreeMap::new();
+    for kind in registry.kinds().iter().filter(|k| k.as_custom().is_some()) {
+        let prefix = kind.storage_prefix();
+        if !kind.is_view() || !found.contains_key(&prefix) {
+            found.insert(prefix, kind.clone());
+        }
+    }
+    found
+}
+
 impl Collection {
+    fn empty(kind: Arc<Kind>, start: Revision) -> Collection {
+        Collection {
+            kind,
+            state: RwLock::new(State {
+                objects: BTreeMap::new(),
+                ring: VecDeque::new(),
+                ring_bytes: 0,
+                ring_after: start,
+            }),
+            changed: watch::Sender::new(start),
+            closed: CancellationToken::new(),
+        }
+    }
+
+    fn load(&self, kv: &KeyValue) {
+        match Object::from_stored(&self.kind, kv) {
+            Ok(object) => {
+                let mut state = self.state.write();
+                state.objects.insert(object.key(), Arc::new(object));
+            }
+            Err(error) => tracing::error!(%error, "skipped"),
+        }
+    }
+
+    /// Takes the recent changes of the collection that this one replaces: clients of watches that
+    /// end go on from there.
+    fn go_on_from(&self, other: &Collection) {
+        let other = other.state.read();
+        let mut state = self.state.write();
+        state.ring = other.ring.clone();
+        state.ring_bytes = other.ring_bytes;
+        state.ring_after = other.ring_after;
+    }
+
+    /// Cancelled when the kind is gone, or has changed.
+    pub fn closed(&self) -> &CancellationToken {
+        &self.closed
+    }
+
     /// `core/pods/ns/name` → `ns/name`; `core/nodes/name` → `/name`.
     fn key_of(&self, store_key: &[u8]) -> String {
         let text = String::from_utf8_lossy(store_key);

@@ -7,11 +7,12 @@ use http::header::{ACCEPT, CONTENT_LENGTH};
 use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use rhumb_api::registry;
+use rhumb_api::registry::{self, Kind};
 use rhumb_api::status::{ApiError, Result};
 
 use crate::auth::authorize::{self, Attributes};
 use crate::auth::{User, authenticate};
+use crate::definitions;
 use crate::http::negotiate::{self, Accept, JSON_ACCEPT, Target as AcceptTarget};
 use crate::http::reply::{self, Body};
 use crate::kubelet;
@@ -126,12 +127,26 @@ async fn answer(
                 return review::create(review, &user, &query, &parts.headers, &body, &*api.cache);
             }
             may(api, &user, verb, &resource, &query)?;
-            if verb == "list" && resource.group == "apiextensions.k8s.io" {
-                // kubectl asks for them before it says that it doesn't know a kind.
-                return system::no_definitions(api, &resource, request.headers());
+            let kind = resource.kind.clone();
+            let mut answered = dispatch(api, user, verb, resource, query, request).await;
+            if let Some(kind) = &kind {
+                after(api, kind, verb, &mut answered).await;
             }
-            dispatch(api, user, verb, resource, query, request).await
+            answered
         }
+    }
+}
+
+/// What an answer waits for, and warns of, whatever the verb.
+async fn after(api: &Arc<Api>, kind: &Kind, verb: &str, answered: &mut Result<Response<Body>>) {
+    if kind.is("apiextensions.k8s.io", "CustomResourceDefinition")
+        && !matches!(verb, "get" | "list" | "watch")
+    {
+        // Whoever defined a kind may use it.
+        definitions::settled(api).await;
+    }
+    if let (Some(warning), Ok(response)) = (kind.as_custom().and_then(|c| c.warning()), answered) {
+        reply::warn(response, &[warning.to_string()]);
     }
 }
 
@@ -227,6 +242,11 @@ async fn dispatch(
     }
     if matches!(verb, "create") && resource.subresource.is_empty() && !resource.name.is_empty() {
         return Err(ApiError::method_not_allowed());
+    }
+    if verb == "create" && kind.as_custom().is_some_and(|c| c.terminating()) {
+        let mut error = ApiError::method_not_supported(&kind, verb);
+        error.message = "create not allowed while custom resource definition is terminating".into();
+        return Err(error);
     }
     if matches!(verb, "update" | "patch") && resource.name.is_empty() {
         return Err(ApiError::method_not_allowed());

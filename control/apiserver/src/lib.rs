@@ -4,6 +4,7 @@
 mod auth;
 mod bootstrap;
 mod cache;
+mod definitions;
 mod handler;
 mod http;
 mod kubelet;

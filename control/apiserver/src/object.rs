@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rhumb_api::crd::Custom;
 use rhumb_api::json;
 use rhumb_api::registry::Kind;
 use rhumb_store::{KeyValue, Revision};
@@ -84,7 +85,18 @@ impl Object {
         };
         let (json, version_at) =
             splice(&kv.value, kv.mod_revision).ok_or_else(|| bad("it has no metadata".into()))?;
-        let value: Value = serde_json::from_slice(&json).map_err(|e| bad(e.to_string()))?;
+        let mut value: Value = serde_json::from_slice(&json).map_err(|e| bad(e.to_string()))?;
+        let (mut json, mut version_at) = (json, version_at);
+        if kind.as_custom().is_some() {
+            // As the definition of now has it: it may be another than when this was written.
+            let served = kind.from_store(value.clone());
+            if served != value {
+                let stored = to_stored(&served);
+                (json, version_at) = splice(&stored, kv.mod_revision)
+                    .ok_or_else(|| bad("it has no metadata".into()))?;
+                value = served;
+            }
+        }
         Ok(Object {
             namespace: json::text(&value, "metadata.namespace").into(),
             name: json::text(&value, "metadata.name").into(),
@@ -144,13 +156,14 @@ fn index(kind: &Kind, object: &Value) -> Value {
         .iter()
         .filter(|k| k.storage() == kind);
     let paths = views.flat_map(|k| k.fields.iter().map(|field| &*field.path));
+    let custom = kind.as_custom().into_iter().flat_map(Custom::indexed);
     let always = [
         "metadata.name",
         "metadata.namespace",
         "metadata.labels",
         "reportingComponent",
     ];
-    for path in always.into_iter().chain(paths) {
+    for path in always.into_iter().chain(paths).chain(custom) {
         if let Some(value) = json::at(object, path) {
             set(&mut out, path, value.clone());
         }

@@ -18,6 +18,7 @@ use crate::auth::MASTERS;
 use crate::auth::token::{TokenError, Tokens};
 use crate::bootstrap::{self, BootstrapError};
 use crate::cache::Cache;
+use crate::definitions::{Definitions, Settled};
 use crate::http::serve;
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
@@ -80,6 +81,7 @@ pub struct Api {
     pub cache: Arc<Cache>,
     registry: ArcSwap<Registry>,
     pub openapi: OpenApi,
+    pub definitions: Settled,
     pub tokens: Tokens,
     pub service_ips: Arc<ServiceIps>,
     pub metrics: Metrics,
@@ -102,6 +104,10 @@ impl Api {
     fn fail(&self, why: String) {
         tracing::error!(why, "the server can't go on");
         self.failure.send_replace(Some(why));
+    }
+
+    pub fn serve(&self, registry: Registry) {
+        self.registry.store(Arc::new(registry));
     }
 
     /// Whether the store and the cache work.
@@ -185,7 +191,9 @@ impl Server {
             &config.data_dir.join("store.db"),
             Options::default(),
         )?);
-        let cache = Arc::new(Cache::load(&*store).await?);
+        let (definitions, registry) = Definitions::load(&*store).await?;
+        let registry = Arc::new(registry);
+        let cache = Arc::new(Cache::load(&*store, &registry).await?);
         let kubelet_pair = pki.authority.issue(
             &Identity {
                 user: "kube-apiserver-kubelet-client".into(),
@@ -199,7 +207,8 @@ impl Server {
             server_address: SocketAddr::new(advertise, loopback.port()).to_string(),
             store: store.clone(),
             cache: cache.clone(),
-            registry: ArcSwap::from_pointee(Registry::built_in()),
+            registry: ArcSwap::from(registry),
+            definitions: Settled::default(),
             openapi: OpenApi::default(),
             service_ips: service_ips.clone(),
             metrics: Metrics::default(),
@@ -208,6 +217,7 @@ impl Server {
             failure: watch::Sender::new(None),
         });
         spawn_follower(api.clone());
+        api.tasks.spawn(definitions.run(api.clone()));
         cache
             .reach(store.revision(), REPLAY)
             .await

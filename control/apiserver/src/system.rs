@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::http::negotiate::{self, Form, Target};
 use crate::http::reply::{self, Body};
 use crate::openapi;
-use crate::route::{Query, Resource};
+use crate::route::Query;
 use crate::server::Api;
 
 pub fn answer(api: &Api, path: &str, query: &Query, headers: &HeaderMap) -> Result<Response<Body>> {
@@ -54,26 +54,6 @@ fn plain(headers: &HeaderMap, value: &Value) -> Result<Response<Body>> {
 
 fn found(headers: &HeaderMap, value: Option<Value>) -> Result<Response<Body>> {
     plain(headers, &value.ok_or_else(ApiError::no_such_path)?)
-}
-
-/// The list of CustomResourceDefinitions: there are none. It is in no discovery document, but
-/// kubectl's validation reads it for a kind that it doesn't find, and gives up on anything else.
-pub fn no_definitions(
-    api: &Api,
-    resource: &Resource,
-    headers: &HeaderMap,
-) -> Result<Response<Body>> {
-    if (resource.version.as_str(), resource.plural.as_str()) != ("v1", "customresourcedefinitions")
-    {
-        return Err(ApiError::no_such_path());
-    }
-    let list = json!({
-        "kind": "CustomResourceDefinitionList",
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "metadata": {"resourceVersion": api.cache.applied().to_string()},
-        "items": [],
-    });
-    plain(headers, &list)
 }
 
 /// `/api` and `/apis`: one document with everything for clients that know it, else the old form.

@@ -2,6 +2,7 @@
 //! validation, selectors, tables and the rules for writes are all derived from a kind, so that the
 //! API server is generic. A [`Registry`] is what is served at one moment.
 
+mod apiextensions;
 mod apps;
 mod coordination;
 mod core;
@@ -16,6 +17,7 @@ use std::sync::{Arc, LazyLock};
 use schemars::{Schema, SchemaGenerator};
 use serde_json::Value;
 
+use crate::crd::Custom;
 use crate::status::Errors;
 use crate::table::{Column, Now};
 
@@ -25,6 +27,7 @@ pub use reviews::{REVIEWS, Review, find_review};
 static GROUPS: &[&[Row]] = &[
     core::ROWS,
     apps::ROWS,
+    apiextensions::ROWS,
     coordination::ROWS,
     discovery::ROWS,
     events::ROWS,
@@ -86,7 +89,13 @@ pub struct Kind {
     pub generation: bool,
     pub status: StatusRule,
     pub fields: Vec<Selectable>,
-    row: &'static Row,
+    pub(crate) behaviour: Behaviour,
+}
+
+/// Where a kind's rules are.
+pub(crate) enum Behaviour {
+    BuiltIn(&'static Row),
+    Custom(Box<Custom>),
 }
 
 /// A field that selectors can name.
@@ -132,13 +141,14 @@ pub enum StatusRule {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subresource {
     pub name: &'static str,
+    /// Group, version and kind; all of them empty for the kind's own.
     pub group: &'static str,
     pub version: &'static str,
     pub kind: &'static str,
     pub verbs: &'static [&'static str],
 }
 
-const ALL: &[&str] = &[
+pub(crate) const ALL: &[&str] = &[
     "create",
     "delete",
     "deletecollection",
@@ -164,13 +174,16 @@ const fn status_of(group: &'static str, version: &'static str, kind: &'static st
     }
 }
 
-const SCALE: Subresource = Subresource {
+pub(crate) const SCALE: Subresource = Subresource {
     name: "scale",
     group: "autoscaling",
     version: "v1",
     kind: "Scale",
     verbs: STATUS_VERBS,
 };
+
+/// `status` of a kind that isn't compiled in.
+pub(crate) const STATUS: Subresource = status_of("", "", "");
 
 /// The functions of a type that give its name in OpenAPI and its schema.
 macro_rules! schema {
@@ -216,6 +229,13 @@ impl Registry {
         Registry {
             kinds: KINDS.clone(),
         }
+    }
+
+    /// The built-in kinds and these, which are in the order in which discovery shows them.
+    pub fn with(custom: Vec<Arc<Kind>>) -> Registry {
+        let mut kinds = KINDS.clone();
+        kinds.extend(custom);
+        Registry { kinds }
     }
 
     pub fn kinds(&self) -> &[Arc<Kind>] {
@@ -278,7 +298,7 @@ impl From<&'static Row> for Kind {
             generation: row.generation,
             status: row.status,
             fields: fields.collect(),
-            row,
+            behaviour: Behaviour::BuiltIn(row),
         }
     }
 }
@@ -316,48 +336,101 @@ impl Kind {
         self.subresources.iter().find(|s| s.name == name)
     }
 
-    /// Name in OpenAPI, e.g. `io.k8s.api.core.v1.Pod`.
-    pub fn schema_name(&self) -> Cow<'static, str> {
-        (self.row.schema_name)()
+    /// Group, version and kind of what a client sends and gets at a subresource.
+    pub fn subresource_kind<'a>(&'a self, sub: &'a Subresource) -> (&'a str, &'a str, &'a str) {
+        match sub.kind {
+            "" => (&self.group, &self.version, &self.kind),
+            kind => (sub.group, sub.version, kind),
+        }
     }
 
-    /// The kind's schema, with the definitions that it refers to added to the generator.
-    pub fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
-        (self.row.schema)(generator)
+    /// What a kind has that a CustomResourceDefinition defines.
+    pub fn as_custom(&self) -> Option<&Custom> {
+        match &self.behaviour {
+            Behaviour::Custom(custom) => Some(custom),
+            Behaviour::BuiltIn(_) => None,
+        }
+    }
+
+    /// Name in OpenAPI, e.g. `io.k8s.api.core.v1.Pod`.
+    pub fn schema_name(&self) -> Cow<'static, str> {
+        match &self.behaviour {
+            Behaviour::BuiltIn(row) => (row.schema_name)(),
+            Behaviour::Custom(custom) => custom.schema_name(&self.kind).into(),
+        }
+    }
+
+    /// The schema of a built-in kind, with the definitions that it refers to added to the
+    /// generator.
+    pub fn schema(&self, generator: &mut SchemaGenerator) -> Option<Schema> {
+        match &self.behaviour {
+            Behaviour::BuiltIn(row) => Some((row.schema)(generator)),
+            Behaviour::Custom(_) => None,
+        }
     }
 
     /// Applies the defaults to an object in its served form.
     pub fn default(&self, object: &mut Value) {
-        (self.row.defaults)(object);
+        match &self.behaviour {
+            Behaviour::BuiltIn(row) => (row.defaults)(object),
+            Behaviour::Custom(custom) => custom.default(object),
+        }
     }
 
     /// Checks an object that is to be stored, metadata aside.
     pub fn validate(&self, object: &Value, errors: &mut Errors) {
-        (self.row.validate)(object, errors);
+        match &self.behaviour {
+            Behaviour::BuiltIn(row) => (row.validate)(object, errors),
+            Behaviour::Custom(custom) => custom.validate(object, None, errors),
+        }
     }
 
-    /// Checks what may change.
+    /// Checks an object that is to replace another, and what may change.
     pub fn validate_update(&self, new: &Value, old: &Value, errors: &mut Errors) {
-        (self.row.validate_update)(new, old, errors);
+        match &self.behaviour {
+            Behaviour::BuiltIn(row) => {
+                (row.validate)(new, errors);
+                (row.validate_update)(new, old, errors);
+            }
+            Behaviour::Custom(custom) => custom.validate(new, Some(old), errors),
+        }
     }
 
-    pub fn columns(&self) -> &[Column] {
-        self.row.columns
+    /// The columns of tables, as their definitions.
+    pub fn columns(&self) -> Vec<Value> {
+        match &self.behaviour {
+            Behaviour::BuiltIn(row) => row.columns.iter().map(Column::definition).collect(),
+            Behaviour::Custom(custom) => crate::table::custom_columns(custom),
+        }
     }
 
     /// A table's row of an object: a cell a column.
     pub fn cells(&self, object: &Value, now: Now) -> Vec<Value> {
-        (self.row.cells)(object, now)
+        match &self.behaviour {
+            Behaviour::BuiltIn(row) => (row.cells)(object, now),
+            Behaviour::Custom(custom) => custom.cells(object, now),
+        }
     }
 
-    /// Whether objects are stored in the form of another kind.
+    fn stored_as(&self) -> Option<(&'static str, &'static str)> {
+        match &self.behaviour {
+            Behaviour::BuiltIn(row) => row.stored_as,
+            Behaviour::Custom(_) => None,
+        }
+    }
+
+    /// Whether objects are stored in another form than they are served in.
     pub fn is_view(&self) -> bool {
-        self.row.stored_as.is_some()
+        match &self.behaviour {
+            Behaviour::BuiltIn(row) => row.stored_as.is_some(),
+            Behaviour::Custom(custom) => !custom.is_storage_version(),
+        }
     }
 
-    /// The kind whose form and key are stored: itself, but for views of another kind.
+    /// The kind in whose form writes are prepared, and whose rules they follow: itself, but for
+    /// built-in views of another kind.
     pub fn storage(&self) -> &Kind {
-        match self.row.stored_as {
+        match self.stored_as() {
             Some((group, plural)) => KINDS
                 .iter()
                 .find(|k| k.group == group && k.plural == plural && !k.is_view())
@@ -377,21 +450,37 @@ impl Kind {
         format!("{group}/{}", kind.plural)
     }
 
-    /// Turns an object of this kind into the form that is stored.
+    /// Turns an object of this kind into the form in which writes are prepared.
     pub fn to_stored(&self, object: Value) -> Value {
-        if self.is_view() {
+        if self.stored_as().is_some() {
             crate::event::to_core(object)
         } else {
             object
         }
     }
 
-    /// Turns a stored object into this kind's form.
+    /// Turns a stored object, or one that is ready to be stored, into this kind's form.
     pub fn served(&self, stored: Value) -> Value {
-        if self.is_view() {
-            crate::event::from_core(stored)
-        } else {
-            stored
+        match &self.behaviour {
+            Behaviour::BuiltIn(row) if row.stored_as.is_some() => crate::event::from_core(stored),
+            Behaviour::BuiltIn(_) => stored,
+            Behaviour::Custom(custom) => custom.served(stored),
+        }
+    }
+
+    /// What the store held, in the form in which writes are prepared.
+    pub fn from_store(&self, stored: Value) -> Value {
+        match &self.behaviour {
+            Behaviour::BuiltIn(_) => stored,
+            Behaviour::Custom(custom) => custom.served(stored),
+        }
+    }
+
+    /// What is ready to be stored, in the form that the store holds.
+    pub fn into_store(&self, prepared: &Value) -> Value {
+        match &self.behaviour {
+            Behaviour::BuiltIn(_) => prepared.clone(),
+            Behaviour::Custom(custom) => custom.stored(prepared.clone()),
         }
     }
 }

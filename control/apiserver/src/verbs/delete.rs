@@ -80,6 +80,7 @@ async fn delete_one(
         let kv = request.api.store.get(&key).await.map_err(store_error)?;
         let kv = kv.ok_or_else(|| ApiError::not_found(kind, name))?;
         let old = crate::object::value_of(&kv).map_err(ApiError::internal)?;
+        let old = kind.from_store(old);
         admit::delete(request, name)?;
         let outcome =
             strategy::prepare_delete(kind.storage(), &old, options, jiff::Timestamp::now())?;

@@ -62,7 +62,8 @@ impl Request {
         self.api
             .cache
             .collection(&self.kind)
-            .ok_or_else(|| ApiError::internal("the kind has no cache"))
+            // A custom kind may just have gone.
+            .ok_or_else(ApiError::no_such_path)
     }
 
     pub fn dry_run(&self) -> Result<bool> {
@@ -86,7 +87,7 @@ impl Request {
             .map_err(store_error)?
             .ok_or_else(|| ApiError::not_found(&self.kind, name))?;
         let value = object::value_of(&kv).map_err(ApiError::internal)?;
-        Ok((kv, value))
+        Ok((kv, self.kind.from_store(value)))
     }
 
     /// The answer of a write: the stored object in the client's form.

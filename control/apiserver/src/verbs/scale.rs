@@ -3,8 +3,10 @@
 use http::{Response, StatusCode};
 use rhumb_api::codec::{self, FieldValidation};
 use rhumb_api::patch::{self, PatchType};
+use rhumb_api::registry::Kind;
 use rhumb_api::scale;
-use rhumb_api::status::Result;
+use rhumb_api::status::{ApiError, Result};
+use serde_json::Value;
 
 use super::Request;
 use super::write::{Part, modify};
@@ -12,12 +14,25 @@ use crate::http::reply::{self, Body};
 
 const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
 
+fn of(kind: &Kind, object: &Value) -> Result<Value> {
+    scale::of(kind, object).ok_or_else(|| {
+        let field = kind
+            .as_custom()
+            .and_then(|c| c.scale())
+            .map(|s| &s.spec_replicas);
+        let field = field.map_or("spec.replicas", String::as_str);
+        ApiError::internal(format!(
+            "the spec replicas field \".{field}\" does not exist"
+        ))
+    })
+}
+
 pub async fn get(request: &Request) -> Result<Response<Body>> {
     let (_, object) = request.current(&request.resource.name).await?;
     Ok(reply::object(
         StatusCode::OK,
         request.accept,
-        &scale::of(&object),
+        &of(&request.kind, &object)?,
     ))
 }
 
@@ -30,7 +45,7 @@ pub async fn update(request: &Request) -> Result<Response<Body>> {
         scale::apply(&request.kind, old, &decoded.object)
     })
     .await?;
-    let mut response = reply::object(StatusCode::OK, request.accept, &scale::of(&stored));
+    let mut response = reply::object(StatusCode::OK, request.accept, &of(&request.kind, &stored)?);
     reply::warn(&mut response, &decoded.warnings);
     Ok(response)
 }
@@ -39,7 +54,8 @@ pub async fn patch(request: &Request) -> Result<Response<Body>> {
     let patch_type = PatchType::from_media_type(request.content_type())?;
     let dry_run = request.dry_run()?;
     let stored = modify(request, Part::Main, dry_run, |old| {
-        let patched = patch::apply_named(SCALE, patch_type, &scale::of(old), &request.body)?;
+        let patched =
+            patch::apply_named(SCALE, patch_type, &of(&request.kind, old)?, &request.body)?;
         let parsed = codec::Parsed {
             value: patched,
             duplicates: Vec::new(),
@@ -51,6 +67,6 @@ pub async fn patch(request: &Request) -> Result<Response<Body>> {
     Ok(reply::object(
         StatusCode::OK,
         request.accept,
-        &scale::of(&stored),
+        &of(&request.kind, &stored)?,
     ))
 }

@@ -166,6 +166,7 @@ struct Watcher {
 impl Watcher {
     async fn run(&mut self, start: Start, deadline: Instant) -> Result<(), Gone> {
         let mut changed = self.collection.subscribe();
+        let closed = self.collection.closed().clone();
         let mut after = match start {
             Start::After(at) => at,
             Start::Everything => self.everything().await?,
@@ -205,6 +206,8 @@ impl Watcher {
             }
             tokio::select! {
                 () = self.sender.closed() => return Err(Gone),
+                // The kind has gone, or is another now.
+                () = closed.cancelled() => return Ok(()),
                 seen = changed.changed() => {
                     if seen.is_err() {
                         return Ok(());

@@ -32,7 +32,7 @@ fn validation(request: &Request) -> Result<FieldValidation> {
 
 pub fn put(kind: &Kind, object: &Value) -> Change {
     Change::Put {
-        value: object::to_stored(object),
+        value: object::to_stored(&kind.into_store(object)),
         ttl: (kind.storage().is("", "Event")).then_some(EVENT_TTL),
     }
 }
