@@ -32,7 +32,12 @@ fn built_in() -> &'static Map<String, Value> {
     static DEFINITIONS: OnceLock<Map<String, Value>> = OnceLock::new();
     DEFINITIONS.get_or_init(|| {
         let mut definitions = schema::definitions();
-        for definition in definitions.values_mut() {
+        for (name, definition) in &mut definitions {
+            // Anything, for the most part: as in Kubernetes' documents nothing is said of them.
+            if name.contains(".apiextensions.v1.JSON") && definition.get("properties").is_none() {
+                crate::json::remove(definition, "oneOf");
+                crate::json::remove(definition, "type");
+            }
             normalize(definition);
         }
         for kind in KINDS.iter() {
@@ -203,7 +208,10 @@ fn normalize(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(normalize),
         Value::Object(fields) => {
-            if let Some(reference) = fields.shift_remove("$ref") {
+            // The schema of schemas has properties of these names.
+            if fields.get("$ref").is_some_and(Value::is_string)
+                && let Some(reference) = fields.shift_remove("$ref")
+            {
                 fields.insert("allOf".into(), json!([{"$ref": reference}]));
                 return;
             }
@@ -237,7 +245,8 @@ fn to_v2(schema: &mut Value) {
     match schema {
         Value::Array(items) => items.iter_mut().for_each(to_v2),
         Value::Object(fields) => {
-            if let Some(Value::Array(all)) = fields.shift_remove("allOf")
+            if fields.get("allOf").is_some_and(Value::is_array)
+                && let Some(Value::Array(all)) = fields.shift_remove("allOf")
                 && let Some(reference) = all.first().and_then(|r| r.get("$ref"))
             {
                 let reference = reference
@@ -790,7 +799,9 @@ mod tests {
         );
         let text = document.to_string();
         assert!(
-            !text.contains("#/components/") && !text.contains("allOf") && !text.contains("oneOf")
+            !text.contains("#/components/")
+                && !text.contains("\"allOf\":[")
+                && !text.contains("\"oneOf\":[")
         );
         let port = &document["definitions"]["io.k8s.api.core.v1.ServicePort"]["properties"];
         assert_eq!(

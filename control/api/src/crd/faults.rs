@@ -129,13 +129,13 @@ fn unsupported(schema: &Value, path: &str, errors: &mut Errors) {
         Some(Value::Bool(false)) => {
             errors.forbidden(&additional, "additionalProperties cannot be set to false");
         }
-        Some(Value::Bool(true) | Value::Object(_)) => {
-            if object(schema, "properties").next().is_some() {
-                errors.forbidden(
-                    &additional,
-                    "additionalProperties and properties are mutual exclusive",
-                );
-            }
+        Some(Value::Bool(true) | Value::Object(_))
+            if object(schema, "properties").next().is_some() =>
+        {
+            errors.forbidden(
+                &additional,
+                "additionalProperties and properties are mutual exclusive",
+            );
         }
         _ => {}
     }

@@ -273,12 +273,18 @@ mod tests {
         // Deciding again changes nothing, not even the times.
         let later = "2026-01-01T00:00:00Z".parse().unwrap();
         assert_eq!(decide(&first, std::slice::from_ref(&first), later), first);
-        let second = decide(&crd("whales", "Whale", &["w"]), &[first.clone()], now);
+        let second = decide(
+            &crd("whales", "Whale", &["w"]),
+            std::slice::from_ref(&first),
+            now,
+        );
         assert!(!holds(&second, "NamesAccepted") && !holds(&second, "Established"));
         let why = condition(&second, "NamesAccepted").unwrap();
         assert_eq!(why["reason"], "ShortNamesConflict");
         assert_eq!(why["message"], "\"w\" is already in use");
-        let third = decide(&crd("wheels", "Widget", &[]), &[first], now);
+        let mut third = crd("wheels", "Widget", &[]);
+        third["spec"]["names"]["singular"] = "wheel".into();
+        let third = decide(&third, &[first], now);
         assert_eq!(
             condition(&third, "NamesAccepted").unwrap()["reason"],
             "KindConflict"

@@ -76,21 +76,8 @@ const CONTROLLERS: &[Rule] = &[
             "update",
         ],
         groups: &["*"],
-        resources: &[
-            "configmaps",
-            "deployments",
-            "endpointslices",
-            "events",
-            "leases",
-            "namespaces",
-            "networkpolicies",
-            "nodes",
-            "pods",
-            "replicasets",
-            "secrets",
-            "serviceaccounts",
-            "services",
-        ],
+        // Kinds come and go.
+        resources: &["*"],
     },
     Rule {
         verbs: &["create"],
@@ -151,7 +138,8 @@ fn allowed(rules: &[Rule], attributes: &Attributes<'_>) -> bool {
     rules.iter().any(|rule| {
         has(rule.verbs, attributes.verb)
             && has(rule.groups, attributes.group)
-            && rule.resources.contains(&resource.as_str())
+            && (rule.resources.contains(&resource.as_str())
+                || (attributes.subresource.is_empty() && rule.resources.contains(&"*")))
     })
 }
 

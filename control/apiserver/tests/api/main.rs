@@ -4,6 +4,7 @@
 mod access;
 mod bad_input;
 mod client;
+mod definitions;
 mod deletion;
 mod kubelet;
 mod lists;
