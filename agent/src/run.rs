@@ -36,7 +36,7 @@ use crate::{
     cni_socket,
     config::{Config, Dirs},
     dataplane::{
-        bpf::{self, Dataplane, Maps},
+        bpf::{self, Dataplane, Hang, Maps},
         netlink::Netlink,
         sysctl,
     },
@@ -96,13 +96,10 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     let _lock = lock(dirs).await?;
     let store =
         Arc::new(Store::open(dirs.state_dir.join("ipam")).context("opening the plugin's journal")?);
-    let mut dataplane = {
-        // No pod is attached to an old program while programs are replaced.
-        let _locked = store.lock().context("locking the plugin's journal")?;
-        Dataplane::open(&bpf::Options {
-            bpf_dir: dirs.bpf_dir.clone(),
-        })?
-    };
+    let mut dataplane = Dataplane::open(&bpf::Options {
+        bpf_dir: dirs.bpf_dir.clone(),
+    })?;
+    // Pods that the plugin attaches meanwhile have got the new programs already.
     repair(dirs)?;
     let cgroup = dataplane.attach_cgroup(config.cgroup_root.as_deref())?;
     info!(
@@ -198,7 +195,8 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     Ok(())
 }
 
-/// Pods that are there while their endpoints are not: the bpf file system was mounted anew.
+/// Gives the pods this load's programs, and what they lack of entries: all of them where the bpf file
+/// system was mounted anew.
 fn repair(dirs: &Dirs) -> Result<()> {
     let attachments = Attachments::open(&Paths {
         state_dir: dirs.state_dir.clone(),
@@ -209,13 +207,13 @@ fn repair(dirs: &Dirs) -> Result<()> {
     match attachments.repair() {
         Ok(repair) => {
             if repair != Repair::default() {
-                info!(?repair, "endpoints put in step with the plugin's journal");
+                info!(?repair, "pods put in step with the plugin's journal");
             }
         }
         // The pods that stand in the way keep what they have; the others are not to wait for it.
         Err(error) => warn!(
             error = format!("{:#}", anyhow::Error::from(error)),
-            "endpoints are not all in step with the plugin's journal"
+            "pods are not all in step with the plugin's journal"
         ),
     }
     Ok(())
@@ -251,7 +249,7 @@ async fn node(
             engine.send(Command::Synced(Source::HostAddresses));
             let uplink = netlink.uplink(config.uplink.as_deref(), addresses).await?;
             if uplink.index != uplink_index {
-                uplink_index = dataplane.attach_uplink(&uplink.name)?;
+                uplink_index = dataplane.attach_uplink(&uplink.name, Hang::of_this_kernel())?;
                 sysctl::prepare(Some(&uplink.name))?;
                 info!(uplink = uplink.name, mtu = uplink.mtu, "uplink attached");
             }

@@ -1,8 +1,8 @@
 //! The attachments of this node: what the verbs and the agent share.
 //!
 //! Taking one down goes through the journal: it is marked, ENDPOINTS forgets its addresses (no
-//! packet is taken for it any more), the link goes, the pins go, and only then are its addresses
-//! free. Killed anywhere, the mark and the free lock of the attachment let the next one who holds
+//! packet is taken for it any more), the link goes with its programs, and only then are its
+//! addresses free. Killed anywhere, the mark and the free lock of the attachment let the next one who holds
 //! the journal finish.
 
 use std::io;
@@ -14,7 +14,7 @@ use crate::{
         store::{AttachmentLock, Locked, Store, StoreError, Watch},
     },
     kernel::{
-        attach::{self, AttachError, Endpoints},
+        attach::{self, AttachError, Endpoints, Programs, Renewal},
         netlink::Netlink,
         wire::{self, WireError},
     },
@@ -33,6 +33,8 @@ pub enum AttachmentsError {
     Netlink(io::Error),
     #[error("taking down {key}: {errors}")]
     TakeDown { key: Key, errors: String },
+    #[error("repairing: {0}")]
+    Repair(String),
 }
 
 /// What a deletion found.
@@ -54,8 +56,12 @@ pub struct Repair {
     pub written: usize,
     /// ENDPOINTS entries of no attachment, deleted.
     pub removed: usize,
+    /// Pods whose programs were of another load, and were replaced.
+    pub replaced: usize,
     /// Host-side veths that got their programs back.
     pub reattached: Vec<String>,
+    /// Pins of earlier builds' tcx links, removed.
+    pub old_links: usize,
     /// Attachments whose host-side veth is gone: their pods have no network until they restart.
     pub without_link: Vec<Key>,
 }
@@ -93,7 +99,7 @@ impl Attachments {
         self.store.watch()
     }
 
-    /// The right to change program links and ENDPOINTS; waits for it. While it is held no pod is
+    /// The right to change pods' programs and ENDPOINTS; waits for it. While it is held no pod is
     /// attached: be short.
     pub fn lock(&self) -> Result<Locked, StoreError> {
         self.store.lock()
@@ -116,44 +122,36 @@ impl Attachments {
         }
     }
 
-    /// Makes ENDPOINTS and the program links what the journal says, as after the loss of the bpf
-    /// file system. For the agent, after it has made its maps and programs.
+    /// Makes ENDPOINTS and the programs of pods what the journal and the pins say. For the agent,
+    /// after it has made its maps and programs: this is how pods get a new build's programs, and how
+    /// they are mended after the loss of the bpf file system. Goes on past failures, and fails with
+    /// all of them.
     pub fn repair(&self) -> Result<Repair, AttachmentsError> {
         let mut locked = self.store.lock()?;
         self.sweep(&mut locked, None)?;
         let mut endpoints = Endpoints::open(&self.paths)?;
+        let programs = Programs::open(&self.paths)?;
         let mut netlink = Netlink::open().map_err(AttachmentsError::Netlink)?;
         let mut repair = Repair::default();
+        let mut errors = Errors::default();
         for a in locked.state().attachments.values() {
             // What is under way is wired by its own process.
-            if a.phase != Phase::Attached {
-                continue;
-            }
-            let entry = attach::endpoint(a);
-            for ip in &a.ips {
-                if endpoints.get(*ip)? != Some(entry) {
-                    endpoints.put(&locked, *ip, entry)?;
-                    repair.written += 1;
-                }
-            }
-            let link = netlink.link(&a.host_ifname).map_err(|source| WireError {
-                what: format!("looking up {}", a.host_ifname),
-                source,
-            })?;
-            if link.is_none_or(|l| l.header.index != a.ifindex) {
-                repair.without_link.push(a.key());
-            } else if !attach::differences(&self.paths, &a.host_ifname)?.is_empty() {
-                attach::attach(&locked, &self.paths, a)?;
-                repair.reattached.push(a.host_ifname.clone());
+            if a.phase == Phase::Attached {
+                let mut tools = (&mut endpoints, &programs, &mut netlink);
+                errors.note(repair_one(&locked, &mut tools, a, &mut repair));
             }
         }
         for (ip, _) in endpoints.all()? {
             let held = |a: &Attachment| a.ips.contains(&ip);
             if !locked.state().attachments.values().any(held) {
-                endpoints.remove(&locked, ip)?;
+                errors.note(endpoints.remove(&locked, ip));
                 repair.removed += 1;
             }
         }
+        if !errors.0.is_empty() {
+            return Err(AttachmentsError::Repair(errors.0.join("; ")));
+        }
+        repair.old_links = attach::remove_old_links(&locked, &self.paths)?;
         Ok(repair)
     }
 
@@ -225,7 +223,6 @@ impl Attachments {
         key: &Key,
         mut errors: Errors,
     ) -> Result<(), AttachmentsError> {
-        errors.note(attach::detach(locked, &self.paths, &key.host_ifname()));
         // As long as something may be left, so are the addresses.
         if errors.0.is_empty() {
             errors.note(locked.remove(key));
@@ -292,6 +289,35 @@ impl Attachments {
             }
         }
     }
+}
+
+fn repair_one(
+    locked: &Locked,
+    (endpoints, programs, netlink): &mut (&mut Endpoints, &Programs, &mut Netlink),
+    a: &Attachment,
+    repair: &mut Repair,
+) -> Result<(), AttachmentsError> {
+    let entry = attach::endpoint(a);
+    for ip in &a.ips {
+        if endpoints.get(*ip)? != Some(entry) {
+            endpoints.put(locked, *ip, entry)?;
+            repair.written += 1;
+        }
+    }
+    let link = netlink.link(&a.host_ifname).map_err(|source| WireError {
+        what: format!("looking up {}", a.host_ifname),
+        source,
+    })?;
+    if link.is_none_or(|l| l.header.index != a.ifindex) {
+        repair.without_link.push(a.key());
+        return Ok(());
+    }
+    match programs.renew(locked, netlink, a)? {
+        Renewal::Current => {}
+        Renewal::Replaced => repair.replaced += 1,
+        Renewal::Attached => repair.reattached.push(a.host_ifname.clone()),
+    }
+    Ok(())
 }
 
 fn attached(state: State) -> Vec<Attachment> {

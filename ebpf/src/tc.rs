@@ -1,7 +1,7 @@
 //! The tc hooks: logic's action to the kernel's.
 
 use aya_ebpf::bindings::{
-    TC_ACT_OK, TC_ACT_SHOT, bpf_fib_lookup as FibParams, bpf_redir_neigh,
+    TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_fib_lookup as FibParams, bpf_redir_neigh,
     bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::generated::{bpf_fib_lookup, bpf_redirect_neigh, bpf_redirect_peer};
@@ -58,7 +58,8 @@ fn scratch() -> Option<&'static mut Meta> {
 #[inline(always)]
 fn act(p: &Skb, m: &Meta, action: Action, hook: u8) -> i32 {
     match action {
-        Action::Stack => TC_ACT_OK as i32,
+        // On to what others hang behind us, and then to the stack.
+        Action::Stack => TC_ACT_UNSPEC,
         Action::Pod(ifindex) => {
             count(Reason::Forwarded, p.len());
             // SAFETY: no pointers.

@@ -74,13 +74,8 @@ fn kernel() -> Finding {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let release = release.trim();
     match version(release) {
-        // tcx came with 6.6; programs are attached by clsact before.
-        Some(v) if v >= (6, 6) => ok(format!("Linux {release} (has tcx)")),
-        Some(v) if v >= (6, 1) => bad(
-            format!("Linux {release}: no tcx links"),
-            "Linux 6.6 or newer (Debian 12: linux-image-amd64 from bookworm-backports)",
-        ),
-        _ => bad(format!("Linux {release} is too old"), "Linux 6.6 or newer"),
+        Some(v) if v >= (6, 1) => ok(format!("Linux {release}")),
+        _ => bad(format!("Linux {release} is too old"), "Linux 6.1 or newer"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The journal's file, its lock, and the lock of each attachment.
 //!
 //! * The journal lock (`flock` on `<stateDir>/ipam/lock`) is held for moments: while the journal is
-//!   read and appended to, and while ENDPOINTS or a pod's program links change.
+//!   read and appended to, and while ENDPOINTS or a pod's programs change.
 //! * An attachment's lock (an open-file-description lock on a byte of the same file that its key
 //!   hashes to) is held by a process for as long as it works on that attachment. The kernel drops
 //!   it with the process, so an unfinished attachment whose lock is free has no owner any more.
@@ -73,7 +73,7 @@ pub struct Store {
     boot_id: String,
 }
 
-/// The exclusive right to change the journal, ENDPOINTS and the pods' program links. Drop ends it.
+/// The exclusive right to change the journal, ENDPOINTS and the pods' programs. Drop ends it.
 #[derive(Debug)]
 pub struct Locked {
     path: PathBuf,

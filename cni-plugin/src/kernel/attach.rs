@@ -1,22 +1,17 @@
 //! The pinned programs on a pod's host-side veth, and the ENDPOINTS map.
 //!
-//! What changes either takes a [`Locked`] journal: the agent swaps the programs of all links, and
+//! What changes either takes a [`Locked`] journal: the agent swaps the programs of all pods, and
 //! repairs ENDPOINTS, under the same lock.
 
 use std::{
     fs, io,
     net::IpAddr,
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
 use aya::{
     maps::{Array, HashMap, Map, MapData, MapError},
-    programs::{
-        ProgramError, SchedClassifier, TcAttachType,
-        links::{LinkError, PinnedLink},
-        tc::TcError,
-    },
     util::KernelVersion,
 };
 use rhumb_common::{
@@ -24,16 +19,18 @@ use rhumb_common::{
     maps::{Config, Endpoint, config_flag, endpoint_flag, name, namespace_hash},
 };
 
-use super::bpf;
+use super::{
+    bpf,
+    filter::{self, Direction},
+    netlink::Netlink,
+};
 use crate::{attachment::Attachment, ipam::store::Locked, node::Paths};
 
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     #[error("{} is not there: rhumb-agent has not made its maps and programs on this node yet; start it once, then the plugin works without it too", .0.display())]
     NotLoaded(PathBuf),
-    #[error(
-        "this kernel is older than Linux 6.6 and has no tcx links, which the plugin attaches programs by"
-    )]
+    #[error("this kernel is older than Linux 6.1, which the programs need")]
     KernelTooOld,
     #[error("the maps in {} are of layout {found}, this plugin's is {}: let the agent of the same version install its plugin, or upgrade the agent", path.display(), rhumb_common::ABI_VERSION)]
     Abi { path: PathBuf, found: u32 },
@@ -57,15 +54,11 @@ pub enum AttachError {
     },
 }
 
-/// Program, its direction as the pin's name has it, and where it hangs.
-const HOOKS: [(&str, &str, TcAttachType); 2] = [
-    (name::FROM_POD, "ingress", TcAttachType::Ingress),
-    (name::TO_POD, "egress", TcAttachType::Egress),
+/// Program, and where it hangs on the host side of a pod's veth.
+const HOOKS: [(&str, Direction); 2] = [
+    (name::FROM_POD, Direction::Ingress),
+    (name::TO_POD, Direction::Egress),
 ];
-
-fn link_path(paths: &Paths, host_ifname: &str, direction: &str) -> PathBuf {
-    paths.links_dir().join(format!("{host_ifname}-{direction}"))
-}
 
 fn is_absent(path: &Path) -> bool {
     matches!(fs::symlink_metadata(path), Err(e) if e.kind() == io::ErrorKind::NotFound)
@@ -169,7 +162,7 @@ pub fn endpoint(a: &Attachment) -> Endpoint {
 /// Whether the agent has made what the plugin attaches to, and the kernel can.
 pub fn ready(paths: &Paths) -> Result<(), AttachError> {
     // A kernel whose version can't be read will say itself what it can't do.
-    if KernelVersion::current().is_ok_and(|v| v < KernelVersion::new(6, 6, 0)) {
+    if KernelVersion::current().is_ok_and(|v| v < KernelVersion::new(6, 1, 0)) {
         return Err(AttachError::KernelTooOld);
     }
     let programs = HOOKS.iter().map(|(p, ..)| paths.program(p));
@@ -205,121 +198,167 @@ fn config(paths: &Paths) -> Result<Config, AttachError> {
     map.get(&0, 0).map_err(|e| map_error(name::CONFIG, e))
 }
 
-/// Hangs the pinned programs onto a host-side veth of the calling thread's namespace, and pins
-/// the links. A pin that is there is replaced.
-pub fn attach(_lock: &Locked, paths: &Paths, a: &Attachment) -> Result<(), AttachError> {
-    let links = paths.links_dir();
-    fs::create_dir_all(&links).map_err(|source| AttachError::Pin {
-        what: "making",
-        path: links,
-        source,
-    })?;
-    for (program, direction, hook) in HOOKS {
-        let path = paths.program(program);
-        let program_fd = bpf::obj_get(&path).map_err(|source| match source.kind() {
-            io::ErrorKind::NotFound => AttachError::NotLoaded(path),
-            _ => AttachError::Pin {
-                what: "opening the program",
-                path,
-                source,
-            },
-        })?;
-        let link = bpf::tcx_attach(program_fd.as_fd(), a.ifindex, hook == TcAttachType::Ingress);
-        let link = link.map_err(|source| AttachError::Attach {
-            program,
+/// The pinned programs of pods, opened.
+#[derive(Debug)]
+pub struct Programs {
+    hooks: Vec<Hook>,
+}
+
+#[derive(Debug)]
+struct Hook {
+    program: &'static str,
+    direction: Direction,
+    fd: OwnedFd,
+    id: u32,
+}
+
+/// What [`Programs::renew`] found and did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// The pod has the pinned programs.
+    Current,
+    /// It had programs of another load.
+    Replaced,
+    /// It lacked one.
+    Attached,
+}
+
+impl Programs {
+    pub fn open(paths: &Paths) -> Result<Programs, AttachError> {
+        let hook = |(program, direction)| {
+            let path = paths.program(program);
+            let opened =
+                bpf::obj_get(&path).and_then(|fd| bpf::program_id(fd.as_fd()).map(|id| (fd, id)));
+            let (fd, id) = opened.map_err(|source| match source.kind() {
+                io::ErrorKind::NotFound => AttachError::NotLoaded(path),
+                _ => AttachError::Pin {
+                    what: "opening the program",
+                    path,
+                    source,
+                },
+            })?;
+            Ok(Hook {
+                program,
+                direction,
+                fd,
+                id,
+            })
+        };
+        let hooks = HOOKS.into_iter().map(hook).collect::<Result<_, _>>()?;
+        Ok(Programs { hooks })
+    }
+
+    /// Hangs the programs onto a host-side veth of the namespace that the socket is of.
+    pub fn attach(
+        &self,
+        lock: &Locked,
+        netlink: &mut Netlink,
+        a: &Attachment,
+    ) -> Result<(), AttachError> {
+        filter::make_hooks(netlink, a.ifindex).map_err(|source| AttachError::Attach {
+            program: "a clsact qdisc",
             ifname: a.host_ifname.clone(),
             source,
         })?;
-        let path = link_path(paths, &a.host_ifname, direction);
-        unpin(&path)?;
-        // Killed before the pin, the link goes with our descriptor.
-        bpf::obj_pin(link.as_fd(), &path).map_err(|source| AttachError::Pin {
-            what: "pinning the program link",
-            path,
-            source,
-        })?;
+        self.hooks
+            .iter()
+            .try_for_each(|hook| hook.put(lock, netlink, a))
     }
-    Ok(())
-}
 
-fn open_program(paths: &Paths, program: &'static str) -> Result<SchedClassifier, AttachError> {
-    let path = paths.program(program);
-    if is_absent(&path) {
-        return Err(AttachError::NotLoaded(path));
-    }
-    SchedClassifier::from_pin(&path).map_err(|e| AttachError::Pin {
-        what: "opening the program",
-        path,
-        source: program_error(e),
-    })
-}
-
-fn program_error(e: ProgramError) -> io::Error {
-    match e {
-        ProgramError::SyscallError(s) => s.io_error,
-        ProgramError::TcError(TcError::IoError(e)) => e,
-        other => io::Error::other(other),
-    }
-}
-
-fn unpin(path: &Path) -> Result<(), AttachError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(AttachError::Pin {
-            what: "removing",
-            path: path.into(),
-            source,
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// Removes the pins of a host-side veth's program links; absent is fine.
-pub fn detach(_lock: &Locked, paths: &Paths, host_ifname: &str) -> Result<(), AttachError> {
-    HOOKS
-        .iter()
-        .try_for_each(|(_, direction, _)| unpin(&link_path(paths, host_ifname, direction)))
-}
-
-/// What is wrong with the programs on a host-side veth; nothing, if all is well.
-pub fn differences(paths: &Paths, host_ifname: &str) -> Result<Vec<String>, AttachError> {
-    let mut found = Vec::new();
-    for (program, direction, hook) in HOOKS {
-        let path = link_path(paths, host_ifname, direction);
-        match PinnedLink::from_pin(&path) {
-            Ok(_) => {}
-            Err(LinkError::SyscallError(s)) if s.io_error.kind() == io::ErrorKind::NotFound => {
-                found.push(format!("the program link {} is gone", path.display()));
-                continue;
-            }
-            Err(e) => {
-                return Err(AttachError::Pin {
-                    what: "opening the program link",
-                    path,
-                    source: io::Error::other(e),
-                });
+    /// Gives a pod the pinned programs where it has others or none. Each is replaced atomically:
+    /// there is no moment without a program.
+    pub fn renew(
+        &self,
+        lock: &Locked,
+        netlink: &mut Netlink,
+        a: &Attachment,
+    ) -> Result<Renewal, AttachError> {
+        let mut did = Renewal::Current;
+        for hook in &self.hooks {
+            match hook.attached(netlink, a)? {
+                Some(id) if id == hook.id => {}
+                Some(_) => {
+                    hook.put(lock, netlink, a)?;
+                    did = Renewal::Replaced;
+                }
+                None => {
+                    self.attach(lock, netlink, a)?;
+                    return Ok(Renewal::Attached);
+                }
             }
         }
-        let error = |source| AttachError::Attach {
+        Ok(did)
+    }
+
+    /// What is wrong with the programs on a host-side veth; nothing, if all is well.
+    pub fn differences(
+        &self,
+        netlink: &mut Netlink,
+        a: &Attachment,
+    ) -> Result<Vec<String>, AttachError> {
+        let mut found = Vec::new();
+        for hook in &self.hooks {
+            let (program, name) = (hook.program, &a.host_ifname);
+            let side = hook.direction.text();
+            match hook.attached(netlink, a)? {
+                Some(id) if id == hook.id => {}
+                Some(_) => found.push(format!(
+                    "the program {program} on {name} ({side}) is not the pinned one"
+                )),
+                None => found.push(format!(
+                    "the program {program} is not attached to {name} ({side})"
+                )),
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Hook {
+    fn error(&self, a: &Attachment) -> impl FnOnce(io::Error) -> AttachError {
+        let (program, ifname) = (self.program, a.host_ifname.clone());
+        move |source| AttachError::Attach {
             program,
-            ifname: host_ifname.to_owned(),
+            ifname,
             source,
-        };
-        let info = open_program(paths, program)?.info();
-        let pinned = info.map_err(|e| error(program_error(e)))?.id();
-        let attached = SchedClassifier::query_tcx(host_ifname, hook).map_err(program_error);
-        let attached = match attached {
-            Ok((_, attached)) => attached,
-            // The interface is gone, which is told elsewhere.
-            Err(e) if e.raw_os_error() == Some(libc::ENODEV) => return Ok(found),
-            Err(e) => return Err(error(e)),
-        };
-        if !attached.iter().any(|p| p.id() == pinned) {
-            found.push(format!(
-                "{program} is not attached to {host_ifname} ({direction})"
-            ));
         }
     }
-    Ok(found)
+
+    fn put(
+        &self,
+        _lock: &Locked,
+        netlink: &mut Netlink,
+        a: &Attachment,
+    ) -> Result<(), AttachError> {
+        let fd = self.fd.as_fd();
+        filter::put(netlink, a.ifindex, self.direction, fd, self.program).map_err(self.error(a))
+    }
+
+    fn attached(&self, netlink: &mut Netlink, a: &Attachment) -> Result<Option<u32>, AttachError> {
+        filter::attached(netlink, a.ifindex, self.direction).map_err(self.error(a))
+    }
+}
+
+/// Removes the pins of pods' tcx links, which earlier builds attached by; their programs ran
+/// before the filters, so filters have to stand already.
+pub fn remove_old_links(_lock: &Locked, paths: &Paths) -> Result<usize, AttachError> {
+    let dir = paths.links_dir();
+    let Ok(entries) = fs::read_dir(&dir) else {
+        return Ok(0);
+    };
+    let mut removed = 0;
+    for path in entries.flatten().map(|e| e.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("rh") && (name.ends_with("-ingress") || name.ends_with("-egress")) {
+            fs::remove_file(&path).map_err(|source| AttachError::Pin {
+                what: "removing",
+                path: path.clone(),
+                source,
+            })?;
+            removed += 1;
+        }
+    }
+    Ok(removed)
 }
 
 /// Whether a pod may start open without the agent: every source had synced once, and no policy

@@ -1,5 +1,5 @@
-//! The three bpf(2) calls of an ADD that aya would put a probe of the kernel's features before:
-//! some twenty trial loads, in a process that lives for milliseconds.
+//! The bpf(2) calls of an ADD that aya would put a probe of the kernel's features before: some twenty
+//! trial loads, in a process that lives for milliseconds.
 
 use std::{
     ffi::CString,
@@ -11,13 +11,8 @@ use std::{
     path::Path,
 };
 
-const BPF_OBJ_PIN: libc::c_int = 6;
 const BPF_OBJ_GET: libc::c_int = 7;
-const BPF_LINK_CREATE: libc::c_int = 28;
-const BPF_TCX_INGRESS: u32 = 46;
-const BPF_TCX_EGRESS: u32 = 47;
-/// Behind the programs of others on the same hook.
-const BPF_F_AFTER: u32 = 1 << 4;
+const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 
 /// `BPF_OBJ_*` of `union bpf_attr`.
 #[repr(C)]
@@ -28,17 +23,20 @@ struct Object {
     file_flags: u32,
 }
 
-/// `BPF_LINK_CREATE` of `union bpf_attr`, with the tcx part.
+/// `BPF_OBJ_GET_INFO_BY_FD` of `union bpf_attr`.
+#[repr(C)]
+struct InfoByFd {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+/// Head of `struct bpf_prog_info`.
 #[repr(C)]
 #[derive(Default)]
-struct LinkCreate {
-    prog_fd: u32,
-    target_ifindex: u32,
-    attach_type: u32,
-    flags: u32,
-    relative_fd: u32,
-    _pad: u32,
-    expected_revision: u64,
+struct ProgramInfo {
+    program_type: u32,
+    id: u32,
 }
 
 fn bpf<T>(command: libc::c_int, attribute: &T) -> io::Result<libc::c_long> {
@@ -72,27 +70,14 @@ pub fn obj_get(path: &Path) -> io::Result<OwnedFd> {
     bpf(BPF_OBJ_GET, &attribute).map(owned)
 }
 
-pub fn obj_pin(fd: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let attribute = Object {
-        pathname: path.as_ptr() as u64,
+/// The program's id, which filters are listed with.
+pub fn program_id(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut info = ProgramInfo::default();
+    let attribute = InfoByFd {
         bpf_fd: fd.as_raw_fd() as u32,
-        file_flags: 0,
+        info_len: size_of::<ProgramInfo>() as u32,
+        info: std::ptr::from_mut(&mut info) as u64,
     };
-    bpf(BPF_OBJ_PIN, &attribute).map(drop)
-}
-
-/// A tcx link of the program to an interface of the calling thread's network namespace.
-pub fn tcx_attach(program: BorrowedFd<'_>, ifindex: u32, ingress: bool) -> io::Result<OwnedFd> {
-    let attribute = LinkCreate {
-        prog_fd: program.as_raw_fd() as u32,
-        target_ifindex: ifindex,
-        attach_type: match ingress {
-            true => BPF_TCX_INGRESS,
-            false => BPF_TCX_EGRESS,
-        },
-        flags: BPF_F_AFTER,
-        ..LinkCreate::default()
-    };
-    bpf(BPF_LINK_CREATE, &attribute).map(owned)
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &attribute)?;
+    Ok(info.id)
 }

@@ -13,6 +13,7 @@ use netlink_packet_route::{
     link::{LinkAttribute, LinkMessage},
     neighbour::NeighbourMessage,
     route::RouteMessage,
+    tc::TcMessage,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
@@ -101,6 +102,31 @@ impl Netlink {
             Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(None),
             Err(e) => Err(e),
         }
+    }
+
+    /// Every link of the namespace.
+    pub fn links(&mut self) -> io::Result<Vec<LinkMessage>> {
+        let get = Message::GetLink(LinkMessage::default());
+        let answers = self.request(get, NLM_F_DUMP)?;
+        Ok(answers
+            .into_iter()
+            .filter_map(|m| match m {
+                Message::NewLink(link) => Some(link),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// Filters with the header's interface, parent, priority and protocol.
+    pub fn filters(&mut self, get: TcMessage) -> io::Result<Vec<TcMessage>> {
+        let answers = self.request(Message::GetTrafficFilter(get), NLM_F_DUMP)?;
+        Ok(answers
+            .into_iter()
+            .filter_map(|m| match m {
+                Message::NewTrafficFilter(filter) => Some(filter),
+                _ => None,
+            })
+            .collect())
     }
 
     pub fn addresses(&mut self, ifindex: u32) -> io::Result<Vec<AddressMessage>> {

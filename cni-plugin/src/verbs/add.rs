@@ -16,7 +16,7 @@ use crate::{
     attachments::{Attachments, AttachmentsError},
     ipam::store::{AttachmentLock, Locked},
     kernel::{
-        attach::{self, Endpoints},
+        attach::{self, Endpoints, Programs},
         netlink::Netlink,
         netns::Netns,
         wire,
@@ -126,7 +126,7 @@ fn wire_up(
     a.ifindex = wire::create(&mut host, &a, pod)?;
     // Programs and entry stand before the pair is up: nothing passes unjudged. The entry is
     // closed until the agent has spoken, or is known not to be there.
-    attach::attach(&locked, paths, &a)?;
+    Programs::open(paths)?.attach(&locked, &mut host, &a)?;
     Endpoints::open(paths)?.put_all(&locked, &a)?;
     drop(locked);
     wire::set_up_host(&mut host, &a)?;

@@ -13,7 +13,7 @@ use crate::{
     attachment::{Attachment, Key, Mac, Phase},
     attachments::Attachments,
     kernel::{
-        attach::{self, Endpoints},
+        attach::{self, Endpoints, Programs},
         netlink::Netlink,
         netns::{self, Netns},
         wire::{self, WireError},
@@ -81,7 +81,8 @@ pub fn differences(paths: &Paths, pod: &Netns, a: &Attachment) -> Result<Vec<Str
             Some(_) => {}
         }
     }
-    found.extend(attach::differences(paths, &a.host_ifname)?);
+    let mut nl = wire::at(|| "opening netlink".into(), Netlink::open())?;
+    found.extend(Programs::open(paths)?.differences(&mut nl, a)?);
     Ok(found)
 }
 

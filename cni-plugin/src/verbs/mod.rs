@@ -99,9 +99,9 @@ impl From<AttachmentsError> for CniError {
             AttachmentsError::Store(e) => StoreError::into(e),
             AttachmentsError::Attach(e) => e.into(),
             AttachmentsError::Wire(e) => e.into(),
-            e @ (AttachmentsError::Netlink(_) | AttachmentsError::TakeDown { .. }) => {
-                CniError::new(Code::Kernel, e.to_string())
-            }
+            e @ (AttachmentsError::Netlink(_)
+            | AttachmentsError::TakeDown { .. }
+            | AttachmentsError::Repair(_)) => CniError::new(Code::Kernel, e.to_string()),
         }
     }
 }

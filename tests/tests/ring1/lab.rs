@@ -45,7 +45,8 @@ pub const FROM_NODE: At = At {
 };
 
 /// Kernel's codes of the programs.
-pub const OK: u32 = 0;
+/// `TC_ACT_UNSPEC`: on to the next program, and to the stack.
+pub const OK: u32 = u32::MAX;
 pub const SHOT: u32 = 2;
 pub const REDIRECT: u32 = 7;
 

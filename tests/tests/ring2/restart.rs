@@ -5,7 +5,10 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::ensure;
 use rhumb_cni::{
     attachments::Attachments,
-    kernel::attach::{self, Endpoints},
+    kernel::{
+        attach::{Endpoints, Programs},
+        netlink::Netlink,
+    },
     node::NodeConfig,
 };
 use rhumb_harness::wait::wait_for;
@@ -157,9 +160,32 @@ fn a_lost_bpf_file_system_comes_back_with_the_agent() -> anyhow::Result<()> {
     let a = cluster.pod(0, "a", json!({}))?;
     let b = cluster.pod(0, "b", json!({}))?;
     let c = cluster.pod(1, "c", json!({}))?;
+    let closed = cluster.pod(0, "closed", json!({"app": "closed"}))?;
+    let policies = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+    cluster.post(
+        policies,
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "deny"},
+            "spec": {"podSelector": {"matchLabels": {"app": "closed"}}, "policyTypes": ["Ingress"]},
+        }),
+    )?;
+    let denied = SocketAddr::new(closed.ips[0], 80);
+    cluster.is_cut("the policy", &a.netns, "tcp", denied)?;
     let bpf = cluster.nodes[0].dir.join("bpf");
     cluster.kill_agent(0)?;
     rhumb_harness::mount::unmount_below(&bpf)?;
+    // Pods keep their programs, and with them maps and policy, also without a file system and an
+    // agent. (The uplink's program is gone: what comes from there is judged at the pod.)
+    for from in [&a, &c] {
+        let what = "the policy without the bpf file system";
+        cluster.is_cut(what, &from.netns, "tcp", denied)?;
+    }
+    let to = SocketAddr::new(b.ips[0], 80);
+    for from in [&a, &c] {
+        let what = "what is allowed, without the bpf file system";
+        cluster.reaches(what, &from.netns, "tcp", to)?;
+    }
     rhumb_harness::mount::bpffs(&bpf)?;
     std::fs::remove_file(cluster.nodes[0].dir.join("cni/net.d/10-rhumb.conflist"))?;
     cluster.start_agent(0)?;
@@ -171,9 +197,11 @@ fn a_lost_bpf_file_system_comes_back_with_the_agent() -> anyhow::Result<()> {
         ensure!(endpoints.get(*ip)?.is_some(), "ENDPOINTS has no {ip}");
     }
     for attachment in Attachments::open(&paths)?.list()?.1 {
-        let differences = cluster.nodes[0]
-            .netns
-            .run(|| attach::differences(&paths, &attachment.host_ifname))??;
+        let differences = cluster.nodes[0].netns.run(|| {
+            let mut netlink = Netlink::open()?;
+            let programs = Programs::open(&paths)?;
+            anyhow::Ok(programs.differences(&mut netlink, &attachment)?)
+        })??;
         ensure!(differences.is_empty(), "{differences:?}");
     }
     for family in 0..2 {
@@ -186,6 +214,7 @@ fn a_lost_bpf_file_system_comes_back_with_the_agent() -> anyhow::Result<()> {
             cluster.reaches(what, &from.netns, "tcp", SocketAddr::new(ip, 80))?;
         }
     }
+    cluster.is_cut("the policy again", &c.netns, "tcp", denied)?;
     let late = cluster.pod(0, "late", json!({}))?;
     cluster.reaches(
         "a new pod",

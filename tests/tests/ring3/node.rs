@@ -14,7 +14,10 @@ use rhumb_agent::dataplane::bpf::{Dataplane, Options};
 use rhumb_cni::{
     attachment::{Attachment, Key},
     attachments::Attachments,
-    kernel::attach::Endpoints,
+    kernel::{
+        attach::{Endpoints, Programs},
+        netlink::Netlink,
+    },
     node::{NodeConfig, Paths},
 };
 use rhumb_common::maps::Config;
@@ -230,17 +233,15 @@ impl Node {
             .collect())
     }
 
-    fn pins(&self) -> anyhow::Result<BTreeSet<String>> {
-        let entries = match std::fs::read_dir(self.paths.links_dir()) {
-            Ok(entries) => entries,
-            Err(_) => return Ok(BTreeSet::new()),
-        };
-        entries
-            .map(|e| Ok(e?.file_name().to_string_lossy().into_owned()))
-            .collect()
+    /// What is wrong with the programs of an attachment.
+    pub fn program_differences(&self, a: &Attachment) -> anyhow::Result<Vec<String>> {
+        self.netns.run(|| {
+            let mut netlink = Netlink::open()?;
+            Ok(Programs::open(&self.paths)?.differences(&mut netlink, a)?)
+        })?
     }
 
-    /// Journal, links, program links and ENDPOINTS all speak of the same attachments.
+    /// Journal, links, their programs and ENDPOINTS all speak of the same attachments.
     pub fn consistent(&self) -> anyhow::Result<usize> {
         let journal = self.journal()?;
         let links = journal.iter().map(|a| a.host_ifname.clone()).collect();
@@ -250,20 +251,15 @@ impl Node {
             distinct.len() == ips.len(),
             "doubled addresses: {journal:?}"
         );
-        let pins: BTreeSet<String> = journal
-            .iter()
-            .flat_map(|a| ["ingress", "egress"].map(|d| format!("{}-{d}", a.host_ifname)))
-            .collect();
         ensure!(
             self.host_links()? == links,
             "links {:?}, journal {journal:?}",
             self.host_links()?
         );
-        ensure!(
-            self.pins()? == pins,
-            "pins {:?}, journal {journal:?}",
-            self.pins()?
-        );
+        for a in &journal {
+            let wrong = self.program_differences(a)?;
+            ensure!(wrong.is_empty(), "{wrong:?}, journal {journal:?}");
+        }
         ensure!(
             self.endpoints()? == distinct,
             "ENDPOINTS {:?}, journal {journal:?}",

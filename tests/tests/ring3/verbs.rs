@@ -1,6 +1,10 @@
 use anyhow::ensure;
 use netlink_packet_route::link::LinkAttribute;
-use rhumb_harness::link;
+use rhumb_cni::kernel::{
+    filter::{self, Direction},
+    netlink::Netlink,
+};
+use rhumb_harness::{link, netns::Netns};
 use serde_json::{Value, json};
 
 use super::node::{Node, Pod, address};
@@ -127,7 +131,7 @@ type Damage = fn(&Node, &Pod) -> anyhow::Result<()>;
 #[test]
 fn check_sees_what_is_not_as_added() -> anyhow::Result<()> {
     let node = Node::new(&DUAL)?;
-    let damages: [(&str, Damage); 9] = [
+    let damages: [(&str, Damage); 10] = [
         ("no address", |_, pod| {
             in_pod(pod, &["addr", "flush", "dev", "eth0", "scope", "global"])
         }),
@@ -158,10 +162,18 @@ fn check_sees_what_is_not_as_added() -> anyhow::Result<()> {
             let mut map = rhumb_cni::kernel::attach::Endpoints::open(&node.paths)?;
             Ok(map.remove(&locked, a.ips[1])?)
         }),
-        ("program link", |node, pod| {
+        ("to_pod is not attached", |node, pod| {
             let a = node.attachment(pod)?;
-            let pin = format!("{}-egress", a.host_ifname);
-            Ok(std::fs::remove_file(node.paths.links_dir().join(pin))?)
+            Ok(node.netns.run(|| {
+                let mut netlink = Netlink::open()?;
+                filter::remove(&mut netlink, a.ifindex, Direction::Egress)
+            })??)
+        }),
+        ("from_pod is not attached", |node, pod| {
+            let a = node.attachment(pod)?;
+            let name = a.host_ifname;
+            ensure!(run(&node.netns, "tc", &["qdisc", "del", "dev", &name, "clsact"])?.is_empty());
+            Ok(())
         }),
     ];
     for (i, (word, damage)) in damages.into_iter().enumerate() {
@@ -185,10 +197,15 @@ fn in_pod(pod: &Pod, words: &[&str]) -> anyhow::Result<()> {
     ip(&pod.netns, words)
 }
 
-fn ip(netns: &rhumb_harness::netns::Netns, words: &[&str]) -> anyhow::Result<()> {
-    let output = netns.command("ip")?.args(words).output()?;
-    ensure!(output.status.success(), "ip {words:?}: {output:?}");
-    Ok(())
+fn ip(netns: &Netns, words: &[&str]) -> anyhow::Result<()> {
+    run(netns, "ip", words).map(drop)
+}
+
+/// What a tool prints in a namespace.
+pub fn run(netns: &Netns, tool: &str, words: &[&str]) -> anyhow::Result<String> {
+    let output = netns.command(tool)?.args(words).output()?;
+    ensure!(output.status.success(), "{tool} {words:?}: {output:?}");
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 #[test]

@@ -4,9 +4,7 @@ use std::{io, path::PathBuf};
 pub enum Error {
     #[error("not root: the agent loads eBPF programs and changes the network; start it as root")]
     NotRoot,
-    #[error(
-        "kernel {release} is too old: the programs attach by tcx links, which need Linux 6.6 or newer"
-    )]
+    #[error("kernel {release} is too old: the programs need Linux 6.1 or newer")]
     Kernel { release: String },
     #[error(
         "the kernel has no BTF (/sys/kernel/btf/vmlinux): use a kernel built with CONFIG_DEBUG_INFO_BTF=y"
@@ -63,6 +61,8 @@ pub enum Error {
         target: String,
         source: Box<aya::programs::ProgramError>,
     },
+    #[error("cannot change the filter of from_uplink on {target}")]
+    Filter { target: String, source: io::Error },
     #[error("cannot replace the program of the link {}", path.display())]
     Replace { path: PathBuf, source: io::Error },
     #[error("no network interface {name}: name the node's uplink with --uplink")]

@@ -2,7 +2,7 @@
 //!
 //! Opening is the same act at first start, restart and upgrade: maps that are there are kept,
 //! programs are loaded anew over them and swapped in link by link; nothing is ever detached
-//! on the way. Maps of another ABI are refused.
+//! on the way. Pods' programs are swapped by the plugin's library. Maps of another ABI are refused.
 
 mod error;
 mod events;
@@ -28,7 +28,7 @@ use rhumb_common::{
     },
 };
 
-pub use self::{error::Error, events::Events, table::Table};
+pub use self::{error::Error, events::Events, programs::Hang, table::Table};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/rhumb.bpf.o"));
 
@@ -115,8 +115,7 @@ impl std::fmt::Debug for Dataplane {
 
 impl Dataplane {
     /// Checks the machine, opens or makes the maps, loads the programs over them and swaps them
-    /// into every pinned link. Call it under the plugin's journal lock, so that no pod is
-    /// attached to an old program meanwhile.
+    /// into every pinned link. Pods keep theirs until `Attachments::repair`, which is to follow.
     pub fn open(options: &Options) -> Result<Dataplane, Error> {
         preflight_bpf(&options.bpf_dir)?;
         let dir = &options.bpf_dir;
@@ -149,8 +148,8 @@ impl Dataplane {
     }
 
     /// Attaches `from_uplink`; returns the interface's index.
-    pub fn attach_uplink(&mut self, uplink: &str) -> Result<u32, Error> {
-        programs::attach_uplink(&mut self.ebpf, &self.bpf_dir.join("links"), uplink)
+    pub fn attach_uplink(&mut self, uplink: &str, hang: Hang) -> Result<u32, Error> {
+        programs::attach_uplink(&mut self.ebpf, &self.bpf_dir.join("links"), uplink, hang)
     }
 
     /// Attaches the socket hooks to a cgroup2 directory (default: the mount's root); returns it.
@@ -201,7 +200,8 @@ fn preflight_bpf(bpf_dir: &Path) -> Result<(), Error> {
     require::bpffs(bpf_dir)
 }
 
-/// Detaches and removes everything under `bpf_dir`, the plugin's links included.
+/// Detaches and removes everything under `bpf_dir`, and the uplink's filter. Pods' filters go with
+/// their veths.
 pub fn remove(bpf_dir: &Path) -> Result<(), Error> {
     programs::remove_all(bpf_dir)
 }

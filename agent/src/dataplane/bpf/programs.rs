@@ -1,4 +1,5 @@
-//! Programs and links: pinned, replaced one link at a time, never detached on the way.
+//! Programs and links: pinned, replaced one link at a time, never detached on the way. The programs
+//! of pods hang on filters, which the plugin's library replaces (`Attachments::repair`).
 
 use std::{
     fs, io,
@@ -12,6 +13,12 @@ use aya::{
         CgroupAttachMode, CgroupSockAddr, Program, ProgramFd, SchedClassifier, TcAttachType,
         links::FdLink, tc::TcAttachOptions,
     },
+    util::KernelVersion,
+};
+use netlink_packet_route::link::LinkAttribute;
+use rhumb_cni::kernel::{
+    filter::{self, Direction},
+    netlink::Netlink,
 };
 use rhumb_common::maps::name;
 
@@ -20,24 +27,29 @@ use super::{Error, sys};
 /// The tc programs, in the order in which they are loaded.
 const TC: [&str; 3] = [name::FROM_POD, name::TO_POD, name::FROM_UPLINK];
 
-/// What a pinned link must run, by its name.
+/// How the uplink's program hangs there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hang {
+    /// A pinned link: nobody takes it away by mistake, and it goes with its pin.
+    Tcx,
+    /// A filter, where the kernel has no tcx (before Linux 6.6).
+    Filter,
+}
+
+impl Hang {
+    pub fn of_this_kernel() -> Hang {
+        match KernelVersion::current() {
+            Ok(v) if v < KernelVersion::new(6, 6, 0) => Hang::Filter,
+            _ => Hang::Tcx,
+        }
+    }
+}
+
+/// What a pinned link must run, by its name. Links of pods, which earlier builds pinned here too,
+/// keep their program until filters stand in their place and they go (`Attachments::repair`).
 fn program_of_link(link: &str) -> Option<&'static str> {
-    if let Some(program) = name::SOCK_ADDR.iter().find(|p| **p == link) {
-        return Some(program);
-    }
-    if link == name::FROM_UPLINK {
-        return Some(name::FROM_UPLINK);
-    }
-    // Host-side veths: "rh" and 12 hex digits.
-    let (interface, direction) = link.rsplit_once('-')?;
-    if !interface.starts_with("rh") {
-        return None;
-    }
-    match direction {
-        "ingress" => Some(name::FROM_POD),
-        "egress" => Some(name::TO_POD),
-        _ => None,
-    }
+    let all = name::SOCK_ADDR.into_iter().chain([name::FROM_UPLINK]);
+    all.into_iter().find(|p| *p == link)
 }
 
 pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), Error> {
@@ -151,9 +163,49 @@ fn ifindex(name: &str) -> Result<u32, Error> {
     })
 }
 
-/// `from_uplink` on the uplink's ingress. A pinned link of another interface is taken away once
-/// the new one stands.
-pub(super) fn attach_uplink(ebpf: &mut Ebpf, links: &Path, uplink: &str) -> Result<u32, Error> {
+/// `from_uplink` on the uplink's ingress. What hangs on another interface is taken away once the
+/// new one stands.
+pub(super) fn attach_uplink(
+    ebpf: &mut Ebpf,
+    links: &Path,
+    uplink: &str,
+    hang: Hang,
+) -> Result<u32, Error> {
+    match hang {
+        Hang::Tcx => attach_uplink_link(ebpf, links, uplink),
+        Hang::Filter => {
+            let index = ifindex(uplink)?;
+            let program = program_fd(ebpf, name::FROM_UPLINK)?;
+            let hung = Netlink::open().and_then(|mut nl| {
+                filter::make_hooks(&mut nl, index)?;
+                let fd = program.as_fd();
+                filter::put(&mut nl, index, Direction::Ingress, fd, name::FROM_UPLINK)?;
+                remove_uplink_filters(&mut nl, Some(index))
+            });
+            hung.map_err(|source| Error::Filter {
+                target: uplink.to_owned(),
+                source,
+            })?;
+            Ok(index)
+        }
+    }
+}
+
+/// Takes our filters off every interface but `keep` and pods' (whose veths go with theirs).
+fn remove_uplink_filters(nl: &mut Netlink, keep: Option<u32>) -> io::Result<()> {
+    for link in nl.links()? {
+        let of_pod = link
+            .attributes
+            .iter()
+            .any(|a| matches!(a, LinkAttribute::IfAlias(alias) if alias.starts_with("rhumb:")));
+        if !of_pod && Some(link.header.index) != keep {
+            filter::remove(nl, link.header.index, Direction::Ingress)?;
+        }
+    }
+    Ok(())
+}
+
+fn attach_uplink_link(ebpf: &mut Ebpf, links: &Path, uplink: &str) -> Result<u32, Error> {
     let index = ifindex(uplink)?;
     let path = links.join(name::FROM_UPLINK);
     match sys::obj_get(&path) {
@@ -240,6 +292,12 @@ fn cgroup_id(dir: &fs::File) -> io::Result<u64> {
 
 /// Detaches everything: programs of links, then pins.
 pub(super) fn remove_all(bpf_dir: &Path) -> Result<(), Error> {
+    Netlink::open()
+        .and_then(|mut nl| remove_uplink_filters(&mut nl, None))
+        .map_err(|source| Error::Filter {
+            target: "interfaces".to_owned(),
+            source,
+        })?;
     for sub in ["links", "progs", "maps"] {
         let dir = bpf_dir.join(sub);
         let Ok(entries) = fs::read_dir(&dir) else {
@@ -277,9 +335,7 @@ mod tests {
     fn links_know_their_program() {
         assert_eq!(program_of_link("connect4"), Some("connect4"));
         assert_eq!(program_of_link("from_uplink"), Some("from_uplink"));
-        assert_eq!(program_of_link("rh0123456789ab-ingress"), Some("from_pod"));
-        assert_eq!(program_of_link("rh0123456789ab-egress"), Some("to_pod"));
-        assert_eq!(program_of_link("rh0123456789ab-other"), None);
+        assert_eq!(program_of_link("rh0123456789ab-ingress"), None);
         assert_eq!(program_of_link("eth0-ingress"), None);
         assert_eq!(program_of_link("stranger"), None);
     }
