@@ -18,7 +18,7 @@ use rhumb_core::{
     Gate, Source, Synced,
     model::{LocalEndpoint, ObjectName},
     planner::Planner,
-    routes::{self, NodeRoute},
+    routes::{self, HostRoute},
     snapshot::{Change, Dirty, Snapshot},
 };
 use tokio::sync::{oneshot, watch};
@@ -83,7 +83,7 @@ pub type Shared = Arc<RwLock<World>>;
 /// For the task that keeps the host's routes; only ever sent with the proof.
 #[derive(Clone, Debug)]
 pub struct RoutePlan {
-    pub routes: BTreeSet<NodeRoute>,
+    pub routes: BTreeSet<HostRoute>,
     pub proof: Synced,
 }
 
@@ -330,7 +330,7 @@ impl Engine {
                 self.next_apply = Instant::now() + start.elapsed().min(THROTTLE_MAX);
                 if dirty.routes {
                     self.route_plan.send_replace(Some(RoutePlan {
-                        routes: routes::node_routes(&world.snapshot),
+                        routes: routes::host_routes(&world.snapshot),
                         proof: proof.clone(),
                     }));
                 }

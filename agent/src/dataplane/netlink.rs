@@ -11,13 +11,20 @@ use netlink_packet_route::{
     AddressFamily,
     address::AddressAttribute,
     link::LinkAttribute,
-    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
 };
-use rhumb_core::{Synced, routes::NodeRoute};
+use rhumb_core::{
+    Synced,
+    routes::{Hop, HostRoute},
+};
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 /// Route protocol number of everything that is Rhumb's (ARCHITECTURE.md, "Kernel objects").
 pub const PROTOCOL: u8 = 82;
+
+/// Metric of the routes that lead nowhere: the last in their prefix, a pod CIDR of one address
+/// included.
+const LAST: u32 = 4_278_198_272;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -32,6 +39,11 @@ pub enum Error {
     Add {
         cidr: IpNetwork,
         via: IpAddr,
+        source: rtnetlink::Error,
+    },
+    #[error("cannot set the unreachable route to this node's pod CIDR {cidr}")]
+    AddUnreachable {
+        cidr: IpNetwork,
         source: rtnetlink::Error,
     },
     #[error("cannot remove the route to {cidr}")]
@@ -168,8 +180,8 @@ impl Netlink {
         Err(Error::NoUplink)
     }
 
-    /// Routes of ours through another node: those with a gateway (a pod's route has none).
-    async fn node_routes(&self) -> Result<Vec<(NodeRoute, RouteMessage)>, Error> {
+    /// Routes of ours to pod CIDRs (and not those to a single pod, which are the plugin's).
+    async fn host_routes(&self) -> Result<Vec<(HostRoute, RouteMessage)>, Error> {
         Ok(self
             .routes()
             .await?
@@ -178,10 +190,10 @@ impl Netlink {
             .collect())
     }
 
-    /// Makes the host's routes to other nodes' pods what `desired` says; goes on after an error
-    /// and returns them all.
-    pub async fn sync_routes(&self, desired: &BTreeSet<NodeRoute>, _proof: &Synced) -> Vec<Error> {
-        let actual = match self.node_routes().await {
+    /// Makes the host's routes to pods what `desired` says; goes on after an error and returns them
+    /// all.
+    pub async fn sync_routes(&self, desired: &BTreeSet<HostRoute>, _proof: &Synced) -> Vec<Error> {
+        let actual = match self.host_routes().await {
             Ok(actual) => actual,
             Err(error) => return vec![error],
         };
@@ -190,25 +202,24 @@ impl Netlink {
             if actual.iter().any(|(a, _)| a == route) {
                 continue;
             }
-            let builder = RouteMessageBuilder::<IpAddr>::new()
-                .destination_prefix(route.cidr.network(), route.cidr.prefix())
-                .and_then(|b| b.gateway(route.via));
-            let Ok(builder) = builder else {
-                // `node_routes` of the core pairs equal families only.
+            let Some(message) = message(route) else {
+                // `host_routes` of the core pairs equal families only.
                 continue;
             };
-            let message = builder.protocol(RouteProtocol::from(PROTOCOL)).build();
             if let Err(source) = self.handle.route().add(message).replace().execute().await {
-                errors.push(Error::Add {
-                    cidr: route.cidr,
-                    via: route.via,
-                    source,
+                let cidr = route.cidr;
+                errors.push(match route.to {
+                    Hop::Via(via) => Error::Add { cidr, via, source },
+                    Hop::Unreachable => Error::AddUnreachable { cidr, source },
                 });
             }
         }
         for (route, message) in actual {
-            // A replaced IPv4 route is gone already; an IPv6 one stands beside the new one.
-            let replaced = route.cidr.is_ipv4() && desired.iter().any(|d| d.cidr == route.cidr);
+            // A replaced IPv4 route is gone already; an IPv6 one stands beside the new one, as do
+            // routes of another metric.
+            let via = |r: &HostRoute| matches!(r.to, Hop::Via(_));
+            let replaces = |d: &HostRoute| d.cidr == route.cidr && via(d) && via(&route);
+            let replaced = route.cidr.is_ipv4() && desired.iter().any(replaces);
             if desired.contains(&route) || replaced {
                 continue;
             }
@@ -306,16 +317,33 @@ fn destination(r: &RouteMessage) -> Option<IpNetwork> {
     IpNetwork::new(network, r.header.destination_prefix_length).ok()
 }
 
-fn ours(r: &RouteMessage) -> Option<NodeRoute> {
+fn message(route: &HostRoute) -> Option<RouteMessage> {
+    let builder = RouteMessageBuilder::<IpAddr>::new()
+        .destination_prefix(route.cidr.network(), route.cidr.prefix())
+        .ok()?
+        .protocol(RouteProtocol::from(PROTOCOL));
+    Some(match route.to {
+        Hop::Via(via) => builder.gateway(via).ok()?.build(),
+        Hop::Unreachable => builder.kind(RouteType::Unreachable).priority(LAST).build(),
+    })
+}
+
+fn ours(r: &RouteMessage) -> Option<HostRoute> {
     if r.header.protocol != RouteProtocol::from(PROTOCOL) {
         return None;
     }
-    let via = r.attributes.iter().find_map(|a| match a {
-        RouteAttribute::Gateway(g) => address(g),
-        _ => None,
-    })?;
-    Some(NodeRoute {
+    let gateway = || {
+        r.attributes.iter().find_map(|a| match a {
+            RouteAttribute::Gateway(g) => address(g),
+            _ => None,
+        })
+    };
+    let to = match r.header.kind {
+        RouteType::Unreachable => Hop::Unreachable,
+        _ => Hop::Via(gateway()?),
+    };
+    Some(HostRoute {
         cidr: destination(r)?,
-        via,
+        to,
     })
 }
