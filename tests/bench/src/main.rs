@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Parser, ValueEnum};
 use rhumb_harness::cluster::{Built, Cluster};
-use rhumb_harness::{Netns, Run, link};
+use rhumb_harness::{Run, link};
 
 use cluster::{NAMESPACE, Pod};
 use net::{Client, Place, Server};
@@ -64,7 +64,7 @@ fn main() -> Result<()> {
         network(&args, &cluster).context("measuring the pod network")?;
     }
     if wanted(Part::Cni) {
-        plugins(&args, &cluster).context("measuring CNI ADD")?;
+        cni::measure(&cluster, &args.noop).context("measuring CNI ADD")?;
     }
     if wanted(Part::Apply) {
         apply_to_reachable(&args, &cluster).context("measuring apply")?;
@@ -246,109 +246,6 @@ fn added(thing: &[Latency], base: &[Latency], of: Of) -> stats::Interval {
     )
 }
 
-fn plugins(args: &Args, cluster: &Cluster) -> Result<()> {
-    const AT_ONCE: usize = 32;
-    let node = &cluster.nodes[0];
-    let netns = Netns::open(&node.netns)?;
-    let run = Run::new("bench")?;
-    let containers: Vec<_> = (0..AT_ONCE)
-        .map(|i| run.netns(&format!("c{i}")))
-        .collect::<Result<_>>()?;
-    let ids: Vec<_> = containers
-        .iter()
-        .map(|ns| cni::Container {
-            id: ns.name().to_owned(),
-            netns: ns.path(),
-        })
-        .collect();
-    let (binary, conf) = cluster::plugin(node)?;
-    let debian = PathBuf::from("/usr/lib/cni");
-    let data = run.dir().join("host-local");
-    let bridge_conf = serde_json::json!({
-        "cniVersion": "1.0.0", "name": "bench", "type": "bridge", "bridge": "bench0", "isGateway": true,
-        "ipam": {
-            "type": "host-local", "dataDir": data,
-            "ranges": [[{"subnet": "10.199.0.0/24"}], [{"subnet": "fd00:10:199::/64"}]],
-        },
-    });
-    let plugins = [
-        cni::Plugin {
-            name: "rhumb-cni",
-            path: node.cni_bin_dir(),
-            binary,
-            conf,
-        },
-        cni::Plugin {
-            name: "bridge + host-local",
-            binary: debian.join("bridge"),
-            path: debian,
-            conf: bridge_conf.to_string(),
-        },
-        cni::Plugin {
-            name: "no-op static plugin",
-            binary: args.noop.clone(),
-            path: PathBuf::from("/"),
-            conf: r#"{"cniVersion":"1.0.0","name":"noop","type":"noop"}"#.to_owned(),
-        },
-    ];
-    let mut alone = vec![Vec::new(); plugins.len()];
-    let mut each = vec![Vec::new(); plugins.len()];
-    let mut makespans = vec![Vec::new(); plugins.len()];
-    let measured = (|| -> Result<()> {
-        for round in 0..args.pairs {
-            for i in 0..plugins.len() {
-                let i = (i + round) % plugins.len();
-                alone[i].push(plugins[i].add_alone(&netns.path(), &ids[round % AT_ONCE])?);
-            }
-        }
-        for _ in 0..5 {
-            for (i, plugin) in plugins.iter().enumerate() {
-                let (took, makespan) = plugin.add_at_once(&netns.path(), &ids)?;
-                each[i].extend(took);
-                makespans[i].push(makespan);
-            }
-        }
-        Ok(())
-    })();
-    // The bridge outlives its containers.
-    let _ = link::delete(&netns, "bench0");
-    measured?;
-
-    println!(
-        "\n## CNI ADD, as a runtime calls it: {} alone, 5 × {AT_ONCE} at once\n",
-        args.pairs
-    );
-    println!(
-        "| plugin | alone p50 ms | alone p99 ms | ÷ bridge | at once p50 ms | at once p99 ms | makespan ms | ÷ bridge | ÷ no-op |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|");
-    let ms = |d: Duration| d.as_secs_f64() * 1e3;
-    let pairs = |a: &[Duration], b: &[Duration]| {
-        median_interval(
-            a.iter()
-                .zip(b)
-                .map(|(a, b)| a.as_secs_f64() / b.as_secs_f64())
-                .collect(),
-        )
-    };
-    for (i, plugin) in plugins.iter().enumerate() {
-        let (single, many) = (Latency::of(alone[i].clone()), Latency::of(each[i].clone()));
-        println!(
-            "| {} | {:.1} | {:.1} | {} | {:.1} | {:.1} | {:.1} | {:.2} | {:.2} |",
-            plugin.name,
-            ms(single.p50),
-            ms(single.p99),
-            pairs(&alone[i], &alone[1]),
-            ms(many.p50),
-            ms(many.p99),
-            ms(Latency::of(makespans[i].clone()).p50),
-            pairs(&makespans[i], &makespans[1]).mid,
-            pairs(&makespans[i], &makespans[2]).mid,
-        );
-    }
-    Ok(())
-}
-
 /// Applies a pod and its Service, and asks the Service until it answers.
 fn apply_to_reachable(args: &Args, cluster: &Cluster) -> Result<()> {
     let node = &cluster.nodes[0];
@@ -396,6 +293,11 @@ spec:
             std::thread::sleep(Duration::from_millis(2));
         }
         times.push(start.elapsed());
+        eprintln!(
+            "apply: {} of {rounds} after {:.1} s",
+            round + 1,
+            start.elapsed().as_secs_f64()
+        );
         cluster.kubectl_run(&[
             "delete",
             "-n",

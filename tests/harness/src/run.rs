@@ -82,7 +82,7 @@ fn report(result: anyhow::Result<()>) {
 }
 
 /// Cleans up after runs of this name whose process is gone.
-fn sweep(name: &str) {
+pub fn sweep(name: &str) {
     let Ok(entries) = std::fs::read_dir("/run") else {
         return;
     };
