@@ -641,6 +641,51 @@ fn delete(kind: &Kind, style: Style, collection: bool) -> Value {
     deleted
 }
 
+/// Name, type and description of the parameters of a pod's streams.
+fn stream_parameters(name: &str) -> &'static [(&'static str, &'static str, &'static str)] {
+    const EXEC: &[(&str, &str, &str)] = &[
+        (
+            "command",
+            "string",
+            "Command is the remote command to execute. argv array. Not executed within a shell.",
+        ),
+        (
+            "container",
+            "string",
+            "Container in which to execute the command. Defaults to only container if there is only one container in the pod.",
+        ),
+        (
+            "stderr",
+            "boolean",
+            "Redirect the standard error stream of the pod for this call.",
+        ),
+        (
+            "stdin",
+            "boolean",
+            "Redirect the standard input stream of the pod for this call.",
+        ),
+        (
+            "stdout",
+            "boolean",
+            "Redirect the standard output stream of the pod for this call.",
+        ),
+        (
+            "tty",
+            "boolean",
+            "TTY if true indicates that a tty will be allocated for the call.",
+        ),
+    ];
+    match name {
+        "portforward" => &[(
+            "ports",
+            "integer",
+            "List of ports to forward. Required when using WebSockets with v4.channel.k8s.io.",
+        )],
+        "attach" => &EXEC[1..],
+        _ => EXEC,
+    }
+}
+
 fn subresource(kind: &Kind, sub: &Subresource, style: Style) -> Vec<(&'static str, Value)> {
     let mut operations = Vec::new();
     let (group, version, sub_kind) = kind.subresource_kind(sub);
@@ -659,19 +704,12 @@ fn subresource(kind: &Kind, sub: &Subresource, style: Style) -> Vec<(&'static st
         kind: sub_kind,
     };
     match sub.name {
-        // A stream and a text: no object in either direction.
-        "exec" => {
-            let parameters: Vec<Value> = [
-                ("command", "string", "Command is the remote command to execute. argv array. Not executed within a shell."),
-                ("container", "string", "Container in which to execute the command. Defaults to only container if there is only one container in the pod."),
-                ("stderr", "boolean", "Redirect the standard error stream of the pod for this call."),
-                ("stdin", "boolean", "Redirect the standard input stream of the pod for this call."),
-                ("stdout", "boolean", "Redirect the standard output stream of the pod for this call."),
-                ("tty", "boolean", "TTY if true indicates that a tty will be allocated for the exec call."),
-            ]
-            .into_iter()
-            .map(|(n, t, d)| style.parameter("query", n, t, d))
-            .collect();
+        // Streams and a text: no object in either direction.
+        "exec" | "attach" | "portforward" => {
+            let parameters: Vec<Value> = stream_parameters(sub.name)
+                .iter()
+                .map(|(n, t, d)| style.parameter("query", n, t, d))
+                .collect();
             for method in ["get", "post"] {
                 let mut op =
                     base("connect", "connect requests to").make(parameters.clone(), &[], &schema);

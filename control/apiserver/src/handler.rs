@@ -253,7 +253,11 @@ async fn dispatch(
     }
     match (kind.id(), resource.subresource.as_str()) {
         (("", "Pod"), "log") => return kubelet::log(api, &resource, &query).await,
-        (("", "Pod"), "exec") => return kubelet::exec(api, &resource, &query, request).await,
+        (("", "Pod"), name) => {
+            if let Some(stream) = kubelet::Stream::of(name) {
+                return kubelet::stream(api, stream, &resource, &query, request).await;
+            }
+        }
         _ => {}
     }
     let (parts, body) = request.into_parts();

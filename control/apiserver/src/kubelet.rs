@@ -1,4 +1,4 @@
-//! Calls that the kubelet of a pod's node answers: logs and exec.
+//! Calls that the kubelet of a pod's node answers: logs, exec, attach and port-forward.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -49,7 +49,13 @@ struct Place {
     container: String,
 }
 
-fn find(api: &Api, resource: &Resource, query: &Query) -> Result<Place> {
+/// Whether a container is meant, and which the client names.
+enum Container<'a> {
+    None,
+    Named(&'a str),
+}
+
+fn find(api: &Api, resource: &Resource, wanted: Container<'_>) -> Result<Place> {
     let kind = resource.kind.as_ref().ok_or_else(ApiError::no_such_path)?;
     let pod = api
         .cache
@@ -57,7 +63,10 @@ fn find(api: &Api, resource: &Resource, query: &Query) -> Result<Place> {
         .and_then(|c| c.get(&resource.namespace, &resource.name))
         .ok_or_else(|| ApiError::not_found(kind, &resource.name))?
         .value();
-    let container = container(&pod, query.get("container"))?;
+    let container = match wanted {
+        Container::None => String::new(),
+        Container::Named(name) => container(&pod, name)?,
+    };
     let node = text(&pod, "spec.nodeName");
     if node.is_empty() {
         return Err(ApiError::bad_request(format!(
@@ -145,17 +154,24 @@ fn encode(text: &str) -> String {
     out
 }
 
-fn path(root: &str, resource: &Resource, container: &str, query: &[(&str, &str)]) -> String {
+fn path(
+    root: &str,
+    resource: &Resource,
+    container: Option<&str>,
+    query: &[(&str, &str)],
+) -> String {
     let query: Vec<String> = query
         .iter()
         .map(|(key, value)| format!("{key}={}", encode(value)))
         .collect();
     let mut path = format!(
-        "/{root}/{}/{}/{}",
+        "/{root}/{}/{}",
         encode(&resource.namespace),
         encode(&resource.name),
-        encode(container)
     );
+    if let Some(container) = container {
+        path += &format!("/{}", encode(container));
+    }
     if !query.is_empty() {
         path += &format!("?{}", query.join("&"));
     }
@@ -251,7 +267,7 @@ async fn refusal(response: Response<Incoming>) -> ApiError {
 }
 
 pub async fn log(api: &Api, resource: &Resource, query: &Query) -> Result<Response<Body>> {
-    let place = find(api, resource, query)?;
+    let place = find(api, resource, Container::Named(query.get("container")))?;
     let parameters: Vec<(&str, &str)> = LOG_PARAMETERS
         .iter()
         .filter(|key| query.has(key))
@@ -266,7 +282,12 @@ pub async fn log(api: &Api, resource: &Resource, query: &Query) -> Result<Respon
             )));
         }
     }
-    let path = path("containerLogs", resource, &place.container, &parameters);
+    let path = path(
+        "containerLogs",
+        resource,
+        Some(&place.container),
+        &parameters,
+    );
     let response = call(api, &place, &path, HeaderMap::new()).await?;
     if !response.status().is_success() {
         return Err(refusal(response).await);
@@ -287,8 +308,71 @@ fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
         .any(|t| t.trim().eq_ignore_ascii_case(token))
 }
 
-pub async fn exec(
+/// A stream of a pod that a WebSocket carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    Exec,
+    Attach,
+    PortForward,
+}
+
+impl Stream {
+    pub fn of(subresource: &str) -> Option<Stream> {
+        match subresource {
+            "exec" => Some(Stream::Exec),
+            "attach" => Some(Stream::Attach),
+            "portforward" => Some(Stream::PortForward),
+            _ => None,
+        }
+    }
+
+    /// The kubelet's path for what a client asks.
+    fn path(self, place: &Place, resource: &Resource, query: &Query) -> Result<String> {
+        let root = match self {
+            Stream::Exec => "exec",
+            Stream::Attach => "attach",
+            Stream::PortForward => {
+                let ports: Vec<(&str, &str)> =
+                    query.all("ports").map(|port| ("port", port)).collect();
+                return Ok(path("portForward", resource, None, &ports));
+            }
+        };
+        let mut parameters = Vec::new();
+        if self == Stream::Exec {
+            parameters.extend(query.all("command").map(|c| ("command", c)));
+            if parameters.is_empty() {
+                return Err(ApiError::bad_request(
+                    "you must specify at least one command for the container",
+                ));
+            }
+        }
+        let commands = parameters.len();
+        // The kubelet's names of the streams.
+        for (ours, kubelets) in [
+            ("stdin", "input"),
+            ("stdout", "output"),
+            ("stderr", "error"),
+        ] {
+            if query.flag(ours) {
+                parameters.push((kubelets, "1"));
+            }
+        }
+        if parameters.len() == commands {
+            return Err(ApiError::bad_request(
+                "you must specify at least 1 of stdin, stdout, stderr",
+            ));
+        }
+        if query.flag("tty") {
+            parameters.push(("tty", "1"));
+        }
+        Ok(path(root, resource, Some(&place.container), &parameters))
+    }
+}
+
+/// Joins a client's WebSocket to the kubelet's.
+pub async fn stream(
     api: &Arc<Api>,
+    stream: Stream,
     resource: &Resource,
     query: &Query,
     mut request: hyper::Request<Incoming>,
@@ -298,36 +382,17 @@ pub async fn exec(
         || request.method() != Method::GET
         || !has_token(request.headers(), UPGRADE, "websocket")
     {
-        return Err(ApiError::bad_request(
-            "exec needs a WebSocket upgrade (v5.channel.k8s.io or v4.channel.k8s.io); SPDY is not supported",
-        ));
+        return Err(ApiError::bad_request(format!(
+            "{} needs a WebSocket upgrade; SPDY by itself is not supported",
+            resource.subresource
+        )));
     }
-    let commands: Vec<&str> = query.all("command").collect();
-    if commands.is_empty() {
-        return Err(ApiError::bad_request(
-            "you must specify at least one command for the container",
-        ));
-    }
-    let place = find(api, resource, query)?;
-    let mut parameters: Vec<(&str, &str)> = commands.iter().map(|c| ("command", *c)).collect();
-    // The kubelet's names of the streams.
-    for (ours, kubelets) in [
-        ("stdin", "input"),
-        ("stdout", "output"),
-        ("stderr", "error"),
-    ] {
-        if query.flag(ours) {
-            parameters.push((kubelets, "1"));
-        }
-    }
-    if parameters.len() == commands.len() {
-        return Err(ApiError::bad_request(
-            "you must specify at least 1 of stdin, stdout, stderr",
-        ));
-    }
-    if query.flag("tty") {
-        parameters.push(("tty", "1"));
-    }
+    let container = match stream {
+        Stream::PortForward => Container::None,
+        Stream::Exec | Stream::Attach => Container::Named(query.get("container")),
+    };
+    let place = find(api, resource, container)?;
+    let path = stream.path(&place, resource, query)?;
     let mut headers = HeaderMap::new();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
@@ -336,7 +401,6 @@ pub async fn exec(
             headers.insert(HeaderName::from_static(name), value.clone());
         }
     }
-    let path = path("exec", resource, &place.container, &parameters);
     let mut response = call(api, &place, &path, headers).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         return Err(refusal(response).await);
@@ -364,7 +428,7 @@ pub async fn exec(
         };
         tokio::select! {
             ended = bridge => if let Err(error) = ended {
-                tracing::debug!(%error, "an exec stream did not open");
+                tracing::debug!(%error, "a stream did not open");
             },
             () = stop.cancelled() => {}
         }

@@ -306,6 +306,12 @@ impl Cri {
         within("ExecSync", limit, self.runtime().exec_sync(req)).await
     }
 
+    /// The URL of a stream to a container's first process.
+    pub async fn attach(&self, request: cri::AttachRequest) -> Result<String> {
+        let r = within("Attach", SHORT, self.runtime().attach(request)).await?;
+        Ok(r.url)
+    }
+
     pub async fn image_status(&self, image: &str) -> Result<Option<cri::Image>> {
         let req = cri::ImageStatusRequest {
             image: Some(image_spec(image)),

@@ -145,6 +145,13 @@ pub static ROWS: &[Row] = &[
         verbs: ALL,
         subresources: &[
             Subresource {
+                name: "attach",
+                group: "",
+                version: "v1",
+                kind: "PodAttachOptions",
+                verbs: &["create", "get"],
+            },
+            Subresource {
                 name: "binding",
                 group: "",
                 version: "v1",
@@ -164,6 +171,13 @@ pub static ROWS: &[Row] = &[
                 version: "v1",
                 kind: "Pod",
                 verbs: &["get"],
+            },
+            Subresource {
+                name: "portforward",
+                group: "",
+                version: "v1",
+                kind: "PodPortForwardOptions",
+                verbs: &["create", "get"],
             },
             status_of("", "v1", "Pod"),
         ],

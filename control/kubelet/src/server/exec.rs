@@ -1,5 +1,4 @@
 //! `/exec`: a WebSocket (`v5` or `v4.channel.k8s.io`) joined to a process in a container.
-//! <https://github.com/kubernetes/enhancements/tree/master/keps/sig-api-machinery/4006-transition-spdy-to-websockets>
 //!
 //! The process is started by containerd's task service rather than by CRI's Exec: the stream that
 //! containerd 1.6 offers for CRI can't close a process's input without ending the whole exec, and
@@ -9,213 +8,50 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
+use axum::extract::ws::{Message, WebSocket};
 use axum::extract::{Path as UrlPath, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures::{SinkExt, StreamExt};
-use k8s_cri::v1 as cri;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc;
 use tracing::{debug, warn};
 
+use super::channels::{
+    self, CLOSE_CHANNEL, ERROR, PING, RESIZE, STDERR, STDIN, STDOUT, Streams, closing, frame,
+    outcome, refuse,
+};
 use super::logs::text;
 use crate::containerd::{self, Any, ExecProcessRequest, Process};
 use crate::kubelet::Kubelet;
-use crate::labels;
-use crate::pure::env::find_container;
 
-const V5: &str = "v5.channel.k8s.io";
-const V4: &str = "v4.channel.k8s.io";
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const ERROR: u8 = 3;
-const RESIZE: u8 = 4;
-/// v5: the client closes one of its channels; the next byte is which.
-const CLOSE_CHANNEL: u8 = 255;
-const PING: Duration = Duration::from_secs(10);
 /// After a process's end its output is read to the end, or until nothing came for so long (a child in
 /// the background may hold it open).
 const DRAIN: Duration = Duration::from_millis(500);
 const PROCESS_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 
-/// What is asked for. API servers say `stdin`, `stdout`, `stderr`, or `input`, `output`, `error`.
-#[derive(Debug, Default, PartialEq)]
-struct ExecOptions {
-    command: Vec<String>,
-    stdin: bool,
-    stdout: bool,
-    stderr: bool,
-    tty: bool,
-}
-
-fn unescape(text: &str) -> Option<String> {
-    let bytes = text.as_bytes();
-    let mut out = vec![];
-    let mut i = 0;
-    while i < bytes.len() {
-        match bytes[i] {
-            b'+' => out.push(b' '),
-            b'%' => {
-                let hex = std::str::from_utf8(bytes.get(i + 1..i + 3)?).ok()?;
-                out.push(u8::from_str_radix(hex, 16).ok()?);
-                i += 2;
-            }
-            b => out.push(b),
-        }
-        i += 1;
-    }
-    String::from_utf8(out).ok()
-}
-
-fn options(query: &str) -> Result<ExecOptions, String> {
-    let mut o = ExecOptions::default();
-    for pair in query.split('&').filter(|p| !p.is_empty()) {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let value = unescape(value)
-            .ok_or_else(|| format!("the query has a malformed escape in {key:?}"))?;
-        let on = matches!(value.as_str(), "1" | "true");
-        match key {
-            "command" => o.command.push(value),
-            "stdin" | "input" => o.stdin = on,
-            "stdout" | "output" => o.stdout = on,
-            "stderr" | "error" => o.stderr = on,
-            "tty" => o.tty = on,
-            _ => {}
-        }
-    }
-    if o.command.is_empty() {
-        return Err("you must specify at least 1 command for the container".into());
-    }
-    if !(o.stdin || o.stdout || o.stderr) {
-        return Err("you must specify at least 1 of stdin, stdout, stderr".into());
-    }
-    // A terminal has one output.
-    o.stderr &= !o.tty;
-    Ok(o)
-}
-
-/// SPDY isn't spoken here.
-pub(super) async fn spdy() -> Response {
-    text(
-        StatusCode::BAD_REQUEST,
-        "exec is by WebSocket (v5.channel.k8s.io or v4.channel.k8s.io); SPDY is not served",
-    )
-}
-
 pub(super) async fn serve(
     State(k): State<Arc<Kubelet>>,
-    UrlPath((namespace, name, container)): UrlPath<(String, String, String)>,
+    UrlPath(container): UrlPath<channels::Container>,
     RawQuery(query): RawQuery,
-    upgrade: Result<WebSocketUpgrade, axum::extract::ws::rejection::WebSocketUpgradeRejection>,
+    upgrade: channels::Upgrade,
 ) -> Response {
-    let Ok(upgrade) = upgrade else {
-        return spdy().await;
-    };
-    let options = match options(query.as_deref().unwrap_or("")) {
+    let options = match channels::streams(query.as_deref().unwrap_or("")) {
         Ok(o) => o,
         Err(why) => return text(StatusCode::BAD_REQUEST, why),
     };
-    let offered = upgrade.protocols([V5, V4]);
-    if offered.selected_protocol().is_none() {
+    if options.command.is_empty() {
         return text(
             StatusCode::BAD_REQUEST,
-            format!("offer the WebSocket protocol {V5} or {V4}"),
+            "you must specify at least 1 command for the container",
         );
     }
-    // Refusals come over the WebSocket too: a client that is refused the upgrade tries SPDY, and then
-    // shows only that this failed.
-    offered.on_upgrade(move |socket| async move {
-        let ended = match target(&k, &namespace, &name, &container).await {
-            Ok(id) => run(&k, socket, &id, options).await,
-            Err(why) => {
-                refuse(socket, &why).await;
-                Err(why)
-            }
-        };
-        if let Err(why) = ended {
-            debug!(pod = name, container, why, "exec ended");
-        }
+    channels::session(k, container, upgrade, move |k, socket, id| async move {
+        run(&k, socket, &id, options).await
     })
-}
-
-/// The id of the running container that is meant.
-async fn target(
-    k: &Kubelet,
-    namespace: &str,
-    name: &str,
-    container: &str,
-) -> Result<String, String> {
-    let pod = k
-        .find_pod(namespace, name)
-        .ok_or_else(|| format!("pod {name:?} does not exist on this node"))?;
-    if find_container(&pod, container).is_none() {
-        return Err(format!(
-            "container {container:?} is not part of pod {name:?}"
-        ));
-    }
-    let list = k
-        .cri
-        .list_containers(Some(pod.metadata.uid.as_deref().unwrap_or("")))
-        .await
-        .map_err(|e| e.to_string())?;
-    let running = cri::ContainerState::ContainerRunning as i32;
-    list.into_iter()
-        .find(|c| {
-            c.state == running
-                && c.labels
-                    .get(labels::CONTAINER_NAME)
-                    .is_some_and(|n| n == container)
-        })
-        .map(|c| c.id)
-        .ok_or_else(|| format!("container {container:?} in pod {name:?} is not running"))
-}
-
-/// Ends an exec that did not begin.
-async fn refuse(client: WebSocket, why: &str) {
-    let (mut to_client, mut from_client) = client.split();
-    let _ = to_client
-        .send(frame(
-            ERROR,
-            outcome(Err(why.to_string())).to_string().as_bytes(),
-        ))
-        .await;
-    let _ = to_client.send(closing()).await;
-    let rest = async { while let Some(Ok(_)) = from_client.next().await {} };
-    let _ = tokio::time::timeout(Duration::from_secs(2), rest).await;
-}
-
-/// The last message of an exec.
-fn outcome(result: Result<u32, String>) -> Value {
-    match result {
-        Ok(0) => json!({"metadata": {}, "status": "Success"}),
-        Ok(code) => json!({"metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
-            "message": format!("command terminated with non-zero exit code: exit status {code}"),
-            "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]}}),
-        Err(why) => {
-            json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "code": 500,
-            "message": format!("Internal error occurred: {why}"),
-            "details": {"causes": [{"message": why}]}})
-        }
-    }
-}
-
-fn frame(channel: u8, data: &[u8]) -> Message {
-    let mut out = Vec::with_capacity(data.len() + 1);
-    out.push(channel);
-    out.extend_from_slice(data);
-    Message::Binary(out.into())
-}
-
-/// The end in order: clients take another code for a broken connection.
-fn closing() -> Message {
-    Message::Close(Some(CloseFrame {
-        code: close_code::NORMAL,
-        reason: "".into(),
-    }))
+    .await
 }
 
 /// The named pipes of one process, gone with it.
@@ -230,7 +66,7 @@ impl Drop for Pipes {
 }
 
 impl Pipes {
-    fn make(dir: PathBuf, o: &ExecOptions) -> std::io::Result<Self> {
+    fn make(dir: PathBuf, o: &Streams) -> std::io::Result<Self> {
         std::fs::create_dir_all(&dir)?;
         let pipes = Pipes { dir };
         for (name, wanted) in [
@@ -286,7 +122,7 @@ struct Started {
     _pipes: Pipes,
 }
 
-async fn start(k: &Kubelet, id: &str, o: &ExecOptions) -> Result<Started, String> {
+async fn start(k: &Kubelet, id: &str, o: &Streams) -> Result<Started, String> {
     let channel = k.cri.channel();
     let spec = containerd::container_spec(&channel, id)
         .await
@@ -384,7 +220,7 @@ async fn feed(process: Process, stdin: Option<pipe::Sender>, mut rx: mpsc::Recei
     }
 }
 
-async fn run(k: &Kubelet, client: WebSocket, id: &str, o: ExecOptions) -> Result<(), String> {
+async fn run(k: &Kubelet, client: WebSocket, id: &str, o: Streams) -> Result<(), String> {
     let started = match start(k, id, &o).await {
         Ok(s) => s,
         Err(why) => {
@@ -506,33 +342,4 @@ async fn receive(process: &Process, data: &[u8], input: &mut Option<mpsc::Sender
 /// Removes pipes that a killed kubelet left.
 pub fn remove_leftovers(root_dir: &Path) {
     let _ = std::fs::remove_dir_all(root_dir.join("exec"));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn queries() {
-        let o = options("command=sh&command=-c&command=echo+%22a%20b%22%3B+exit+3&stdin=true&output=1&tty=false").unwrap();
-        assert_eq!(o.command, ["sh", "-c", "echo \"a b\"; exit 3"]);
-        assert!(o.stdin && o.stdout && !o.stderr && !o.tty);
-        assert!(options("stdout=true").unwrap_err().contains("command"));
-        assert!(
-            options("command=x")
-                .unwrap_err()
-                .contains("stdin, stdout, stderr")
-        );
-        assert!(options("command=%zz&stdout=1").is_err());
-        assert!(!options("command=x&stdout=1&stderr=1&tty=1").unwrap().stderr);
-    }
-
-    #[test]
-    fn outcomes() {
-        assert_eq!(outcome(Ok(0))["status"], "Success");
-        let failed = outcome(Ok(3));
-        assert_eq!(failed["reason"], "NonZeroExitCode");
-        assert_eq!(failed["details"]["causes"][0]["message"], "3");
-        assert_eq!(outcome(Err("x".into()))["code"], 500);
-    }
 }

@@ -1,8 +1,12 @@
-//! The kubelet's TLS port: health, pods, logs, exec.
+//! The kubelet's TLS port: health, pods, logs, exec, attach, port-forward.
 
+mod attach;
+mod channels;
 pub mod exec;
 pub mod identity;
 pub mod logs;
+mod portforward;
+mod spdy;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -54,7 +58,7 @@ pub async fn bind(k: Arc<Kubelet>, identity: Identity) -> anyhow::Result<Serving
             .await
             .with_context(|| format!("listening on port {port}: choose another with --port"))?,
     };
-    info!(port, "serving logs and exec");
+    info!(port, "serving logs, exec, attach and port-forward");
     let tls = TlsAcceptor::from(Arc::new(identity.server_config()?));
     Ok(Serving {
         listener,
@@ -74,7 +78,15 @@ fn router(k: Arc<Kubelet>) -> Router {
         )
         .route(
             "/exec/{namespace}/{pod}/{container}",
-            get(exec::serve).post(exec::spdy),
+            get(exec::serve).post(channels::spdy),
+        )
+        .route(
+            "/attach/{namespace}/{pod}/{container}",
+            get(attach::serve).post(channels::spdy),
+        )
+        .route(
+            "/portForward/{namespace}/{pod}",
+            get(portforward::serve).post(channels::spdy),
         )
         .layer(middleware::from_fn(masters_only));
     Router::new()
