@@ -1,8 +1,7 @@
 //! `/attach`: a WebSocket joined to the input and output of a container's first process.
 //!
-//! The container's streams are containerd's, which offers them on its streaming server over
-//! `v4.channel.k8s.io`. That protocol can't end the input alone; so input has a connection of its own,
-//! and closing that one is the end of the input (`echo … | kubectl run -i`).
+//! The container's streams are containerd's, which offers them on its streaming server by SPDY (its
+//! WebSockets can't end the input by itself, and an attach without input ends a container's input).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,26 +10,38 @@ use axum::extract::ws::{Message, WebSocket};
 use axum::extract::{Path as UrlPath, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use futures::stream::{SplitSink, SplitStream};
+use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
+use http::header::{CONNECTION, HOST, UPGRADE};
+use http::{HeaderValue, Request};
+use http_body_util::Empty;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use k8s_cri::v1 as cri;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio::sync::mpsc;
+use tracing::debug;
 
 use super::channels::{
-    self, CLOSE_CHANNEL, ERROR, PING, RESIZE, STDERR, STDIN, STDOUT, Streams, V4, closing, frame,
-    outcome, refuse,
+    self, CLOSE_CHANNEL, ERROR, PING, RESIZE, STDERR, STDIN, STDOUT, Streams, V4, closing, outcome,
+    refuse,
 };
 use super::logs::text;
+use super::spdy::frame::{self, Decoder, Frame};
+use super::spdy::headers::Writer;
 use crate::kubelet::Kubelet;
 
 const DIAL: Duration = Duration::from_secs(10);
 
-type Runtime = WebSocketStream<MaybeTlsStream<TcpStream>>;
-type ToRuntime = SplitSink<Runtime, tungstenite::Message>;
-type FromRuntime = SplitStream<Runtime>;
+/// The streams that a client of the remote command protocol opens, in its order.
+const ERROR_STREAM: u32 = 1;
+const STDIN_STREAM: u32 = 3;
+const STDOUT_STREAM: u32 = 5;
+const STDERR_STREAM: u32 = 7;
+const RESIZE_STREAM: u32 = 9;
+
+type Io = TokioIo<Upgraded>;
 
 pub(super) async fn serve(
     State(k): State<Arc<Kubelet>>,
@@ -49,97 +60,113 @@ pub(super) async fn serve(
 }
 
 /// A connection to containerd's streams of a container.
-async fn dial(k: &Kubelet, request: cri::AttachRequest) -> Result<Runtime, String> {
+async fn dial(k: &Kubelet, request: cri::AttachRequest) -> Result<Io, String> {
     let url = k.cri.attach(request).await.map_err(|e| e.to_string())?;
-    let Some(rest) = url.strip_prefix("http://") else {
+    let uri: http::Uri = url.parse().map_err(|e| format!("{url}: {e}"))?;
+    let (Some("http"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
         return Err(format!(
             "the container runtime offers its streams at {url}, and only http is spoken here: \
              leave its stream server without TLS (it listens on loopback)"
         ));
     };
-    let failed = |e: &dyn std::fmt::Display| format!("the container runtime's stream server: {e}");
-    let mut request = format!("ws://{rest}")
-        .into_client_request()
-        .map_err(|e| failed(&e))?;
-    request
-        .headers_mut()
-        .insert("sec-websocket-protocol", http::HeaderValue::from_static(V4));
-    match tokio::time::timeout(DIAL, tokio_tungstenite::connect_async(request)).await {
-        Ok(Ok((socket, _))) => Ok(socket),
-        Ok(Err(e)) => Err(failed(&e)),
+    let address = authority.to_string();
+    let failed = |e: &dyn std::fmt::Display| {
+        format!("the container runtime's stream server at {address}: {e}")
+    };
+    let join = async {
+        let stream = TcpStream::connect(&address).await.map_err(|e| failed(&e))?;
+        stream.set_nodelay(true).map_err(|e| failed(&e))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| failed(&e))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                debug!(%error, "the connection to the runtime's streams ended");
+            }
+        });
+        let host = HeaderValue::from_str(&address).map_err(|e| failed(&e))?;
+        let path = uri.path_and_query().map_or("/", |p| p.as_str());
+        let request = Request::post(path)
+            .header(HOST, host)
+            .header(CONNECTION, "Upgrade")
+            .header(UPGRADE, "SPDY/3.1")
+            .header("X-Stream-Protocol-Version", V4)
+            .body(Empty::<Bytes>::new())
+            .map_err(|e| failed(&e))?;
+        let answer = sender.send_request(request).await.map_err(|e| failed(&e))?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Err(failed(&format!("it answered {}", answer.status())));
+        }
+        hyper::upgrade::on(answer).await.map_err(|e| failed(&e))
+    };
+    match tokio::time::timeout(DIAL, join).await {
+        Ok(upgraded) => upgraded.map(TokioIo::new),
         Err(_) => Err(failed(&"it takes too long")),
     }
 }
 
-/// The connections for input and output; with a terminal they are one, which its size goes over too.
-struct Joined {
-    input: Option<ToRuntime>,
-    output: FromRuntime,
-    /// Kept open for as long as there is output.
-    _rest: Option<ToRuntime>,
-    _input_replies: Option<tokio::task::JoinHandle<()>>,
-}
-
-impl Drop for Joined {
-    fn drop(&mut self) {
-        if let Some(task) = &self._input_replies {
-            task.abort();
+/// Opens the streams, and gives the two directions.
+async fn join(k: &Kubelet, id: &str, o: &Streams) -> Result<(ReadHalf<Io>, WriteHalf<Io>), String> {
+    let io = dial(
+        k,
+        cri::AttachRequest {
+            container_id: id.into(),
+            stdin: o.stdin,
+            tty: o.tty,
+            stdout: o.stdout,
+            stderr: o.stderr,
+        },
+    )
+    .await?;
+    let (read, mut write) = tokio::io::split(io);
+    let mut headers = Writer::new().map_err(|e| e.to_string())?;
+    for (stream, name, wanted) in [
+        (ERROR_STREAM, "error", true),
+        (STDIN_STREAM, "stdin", o.stdin),
+        (STDOUT_STREAM, "stdout", o.stdout),
+        (STDERR_STREAM, "stderr", o.stderr),
+        (RESIZE_STREAM, "resize", o.tty),
+    ] {
+        if wanted {
+            // Only input and sizes go that way.
+            let fin = !matches!(stream, STDIN_STREAM | RESIZE_STREAM);
+            let open = frame::open(stream, fin, &[("streamtype", name)], &mut headers);
+            let open = open.map_err(|e| e.to_string())?;
+            write.write_all(&open).await.map_err(|e| e.to_string())?;
         }
     }
-}
-
-async fn join(k: &Kubelet, id: &str, o: &Streams) -> Result<Joined, String> {
-    let request = |stdin: bool, output: bool| cri::AttachRequest {
-        container_id: id.into(),
-        stdin: stdin && o.stdin,
-        tty: o.tty,
-        stdout: output && (o.stdout || o.tty),
-        stderr: output && o.stderr,
-    };
-    if o.tty || !(o.stdout || o.stderr) {
-        let (input, output) = dial(k, request(true, true)).await?.split();
-        return Ok(Joined {
-            input: Some(input),
-            output,
-            _rest: None,
-            _input_replies: None,
-        });
-    }
-    let (rest, output) = dial(k, request(false, true)).await?.split();
-    let mut joined = Joined {
-        input: None,
-        output,
-        _rest: Some(rest),
-        _input_replies: None,
-    };
-    if o.stdin {
-        let (input, mut replies) = dial(k, request(true, false)).await?.split();
-        joined.input = Some(input);
-        // Pings are answered while somebody reads.
-        joined._input_replies = Some(tokio::spawn(async move {
-            while let Some(Ok(_)) = replies.next().await {}
-        }));
-    }
-    Ok(joined)
+    Ok((read, write))
 }
 
 async fn run(k: &Kubelet, client: WebSocket, id: &str, o: Streams) -> Result<(), String> {
-    let mut joined = match join(k, id, &o).await {
-        Ok(j) => j,
+    let (mut from_runtime, mut to_runtime) = match join(k, id, &o).await {
+        Ok(halves) => halves,
         Err(why) => {
             refuse(client, &why).await;
             return Err(why);
         }
     };
     let (mut to_client, mut from_client) = client.split();
-    let input = joined.input.take();
-    let tty = o.tty;
-    // By itself, so that input that waits for the process never holds output up.
+    let (frames, mut queue) = mpsc::channel::<Vec<u8>>(16);
+    let pongs = frames.clone();
+    // Each direction by itself, so that input that waits for the process never holds output up.
+    let writer = tokio::spawn(async move {
+        while let Some(frame) = queue.recv().await {
+            if to_runtime.write_all(&frame).await.is_err() {
+                break;
+            }
+        }
+    });
     let mut reader = tokio::spawn(async move {
-        let mut input = input;
         while let Some(Ok(message)) = from_client.next().await {
             match message {
-                Message::Binary(data) => receive(&data, &mut input, tty).await,
+                Message::Binary(data) => {
+                    if let Some(frame) = to_frame(&data)
+                        && frames.send(frame).await.is_err()
+                    {
+                        break;
+                    }
+                }
                 Message::Close(_) => break,
                 _ => {}
             }
@@ -147,35 +174,57 @@ async fn run(k: &Kubelet, client: WebSocket, id: &str, o: Streams) -> Result<(),
     });
     let mut ping = tokio::time::interval(PING);
     ping.reset();
-    let ended = loop {
+    let mut decoder = Decoder::default();
+    let mut buffer = vec![0; 32 << 10];
+    let mut result = Ok(0);
+    let stayed = 'session: loop {
         tokio::select! {
             biased;
-            message = joined.output.next() => match message {
-                Some(Ok(tungstenite::Message::Binary(data))) => match data.first() {
-                    Some(&(STDOUT | STDERR)) if data.len() > 1 => {
-                        if to_client.send(Message::Binary(data)).await.is_err() {
-                            break None;
+            n = from_runtime.read(&mut buffer) => {
+                let n = match n {
+                    Ok(0) | Err(_) => break true,
+                    Ok(n) => n,
+                };
+                decoder.push(&buffer[..n]);
+                loop {
+                    let sent = match decoder.next() {
+                        Ok(Some(Frame::Data { stream, data, .. })) => match stream {
+                            STDOUT_STREAM if !data.is_empty() => to_client.send(channels::frame(STDOUT, &data)).await,
+                            STDERR_STREAM if !data.is_empty() => to_client.send(channels::frame(STDERR, &data)).await,
+                            ERROR_STREAM => {
+                                if let Some(why) = failure(&data) {
+                                    result = Err(why);
+                                }
+                                Ok(())
+                            }
+                            _ => Ok(()),
+                        },
+                        Ok(Some(Frame::Ping { id })) if id % 2 == 0 => {
+                            let _ = pongs.try_send(frame::pong(id));
+                            Ok(())
                         }
+                        Ok(Some(_)) => Ok(()),
+                        Ok(None) => break,
+                        Err(why) => {
+                            result = Err(format!("the container runtime's streams: {why}"));
+                            break 'session true;
+                        }
+                    };
+                    if sent.is_err() {
+                        break 'session false;
                     }
-                    // What the runtime says at the end is its own view; only failures matter.
-                    Some(&ERROR) => if let Some(why) = failure(&data[1..]) {
-                        break Some(Err(why));
-                    },
-                    _ => {}
-                },
-                Some(Ok(tungstenite::Message::Close(_))) | None => break Some(Ok(0)),
-                Some(Ok(_)) => {}
-                Some(Err(_)) => break Some(Ok(0)),
-            },
-            _ = &mut reader => break None,
+                }
+            }
+            _ = &mut reader => break false,
             _ = ping.tick() => if to_client.send(Message::Ping(Default::default())).await.is_err() {
-                break None;
+                break false;
             },
         }
     };
-    if let Some(result) = ended {
+    if stayed {
+        let status = outcome(result).to_string();
         let _ = to_client
-            .send(frame(ERROR, outcome(result).to_string().as_bytes()))
+            .send(channels::frame(ERROR, status.as_bytes()))
             .await;
         let _ = to_client.send(closing()).await;
         if !reader.is_finished() {
@@ -183,6 +232,7 @@ async fn run(k: &Kubelet, client: WebSocket, id: &str, o: Streams) -> Result<(),
         }
     }
     reader.abort();
+    writer.abort();
     Ok(())
 }
 
@@ -190,32 +240,49 @@ async fn run(k: &Kubelet, client: WebSocket, id: &str, o: Streams) -> Result<(),
 fn failure(status: &[u8]) -> Option<String> {
     let status: serde_json::Value = serde_json::from_slice(status).ok()?;
     (status["status"] == "Failure").then(|| {
-        status["message"]
-            .as_str()
-            .unwrap_or("attaching failed")
-            .into()
+        let message = status["message"].as_str();
+        message.unwrap_or("attaching failed").into()
     })
 }
 
-/// One message of the client.
-async fn receive(data: &[u8], input: &mut Option<ToRuntime>, tty: bool) {
+/// What one message of the client is for the runtime.
+fn to_frame(data: &[u8]) -> Option<Vec<u8>> {
     match data {
-        [STDIN, rest @ ..] if !rest.is_empty() => forward(data, input).await,
-        [RESIZE, ..] if tty => forward(data, input).await,
-        [CLOSE_CHANNEL, STDIN, ..] if !tty => {
-            if let Some(mut connection) = input.take() {
-                let _ = connection.close().await;
-            }
-        }
-        _ => {}
+        [STDIN, rest @ ..] if !rest.is_empty() => Some(frame::data(STDIN_STREAM, false, rest)),
+        [RESIZE, rest @ ..] => Some(frame::data(RESIZE_STREAM, false, rest)),
+        [CLOSE_CHANNEL, STDIN, ..] => Some(frame::data(STDIN_STREAM, true, b"")),
+        _ => None,
     }
 }
 
-async fn forward(data: &[u8], input: &mut Option<ToRuntime>) {
-    if let Some(connection) = input {
-        let message = tungstenite::Message::Binary(data.to_vec().into());
-        if connection.send(message).await.is_err() {
-            *input = None;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_become_frames() {
+        assert_eq!(
+            to_frame(b"\x00ab"),
+            Some(frame::data(STDIN_STREAM, false, b"ab"))
+        );
+        assert_eq!(
+            to_frame(b"\xff\x00"),
+            Some(frame::data(STDIN_STREAM, true, b""))
+        );
+        assert_eq!(
+            to_frame(b"\x04{}"),
+            Some(frame::data(RESIZE_STREAM, false, b"{}"))
+        );
+        for nothing in [&b""[..], b"\x00", b"\x01x", b"\xff\x01"] {
+            assert_eq!(to_frame(nothing), None);
         }
+    }
+
+    #[test]
+    fn failures_are_told() {
+        let status = |s: &str| format!(r#"{{"status":"{s}","message":"m"}}"#);
+        assert_eq!(failure(status("Failure").as_bytes()).as_deref(), Some("m"));
+        assert_eq!(failure(status("Success").as_bytes()), None);
+        assert_eq!(failure(b"nonsense"), None);
     }
 }

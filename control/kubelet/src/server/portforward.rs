@@ -202,14 +202,6 @@ impl Lane {
         }
     }
 
-    /// The pod sends no more.
-    fn end(self) -> Option<Message> {
-        match self {
-            Lane::Spdy { data, .. } => Some(binary(frame::data(data, true, b""))),
-            Lane::Channels { .. } => None,
-        }
-    }
-
     fn error(self, why: &str) -> Message {
         match self {
             Lane::Spdy { error, .. } => binary(frame::data(error, false, why.as_bytes())),
@@ -217,11 +209,15 @@ impl Lane {
         }
     }
 
-    /// The connection is over.
-    fn closed(self) -> Option<Message> {
+    /// The pod sends no more, and nothing went wrong or it has been told. Clients look for an error
+    /// only after the data's end.
+    fn ends(self) -> Vec<Message> {
         match self {
-            Lane::Spdy { error, .. } => Some(binary(frame::data(error, true, b""))),
-            Lane::Channels { .. } => None,
+            Lane::Spdy { data, error } => vec![
+                binary(frame::data(data, true, b"")),
+                binary(frame::data(error, true, b"")),
+            ],
+            Lane::Channels { .. } => vec![],
         }
     }
 }
@@ -263,8 +259,8 @@ async fn forward(
                     break;
                 }
             }
-            if let Some(end) = lane.end() {
-                let _ = out.send(end).await;
+            if let Lane::Spdy { data, .. } = lane {
+                let _ = out.send(binary(frame::data(data, true, b""))).await;
             }
         };
         match lane {
@@ -282,8 +278,8 @@ async fn forward(
         () = joined => {}
         () = reset.cancelled() => {}
     }
-    if let Some(closed) = lane.closed() {
-        let _ = out.send(closed).await;
+    for end in lane.ends() {
+        let _ = out.send(end).await;
     }
 }
 
@@ -648,14 +644,9 @@ mod tests {
             got.push(bytes.to_vec());
         }
         // Two replies, then data, its end, the end of the error stream.
-        assert_eq!(
-            got[2..],
-            [
-                frame::data(3, false, b"cba"),
-                frame::data(3, true, b""),
-                frame::data(1, true, b"")
-            ]
-        );
+        assert_eq!(got[2], frame::data(3, false, b"cba"));
+        assert_eq!(got[3], frame::data(3, true, b""));
+        assert_eq!(got.last().unwrap(), &frame::data(1, true, b""));
         tunnel.forget("0");
         assert!(tunnel.streams.is_empty() && tunnel.pairs.is_empty());
 

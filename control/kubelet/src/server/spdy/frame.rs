@@ -164,13 +164,18 @@ pub fn data(stream: u32, fin: bool, data: &[u8]) -> Vec<u8> {
     out
 }
 
-/// What a client sends to open a stream.
-#[cfg(test)]
-pub fn open(stream: u32, fin: bool, headers: &[(&str, &str)], writer: &mut Writer) -> Vec<u8> {
+/// Opens a stream.
+pub fn open(
+    stream: u32,
+    fin: bool,
+    headers: &[(&str, &str)],
+    writer: &mut Writer,
+) -> Result<Vec<u8>, Broken> {
     let mut payload = stream.to_be_bytes().to_vec();
+    // No associated stream, no priority.
     payload.extend_from_slice(&[0; 6]);
-    payload.extend_from_slice(&writer.write(headers).unwrap());
-    control(SYN_STREAM, u8::from(fin), &payload)
+    payload.extend_from_slice(&writer.write(headers)?);
+    Ok(control(SYN_STREAM, u8::from(fin), &payload))
 }
 
 #[cfg(test)]
@@ -180,9 +185,9 @@ mod tests {
     #[test]
     fn frames_in_pieces() {
         let mut writer = Writer::new().unwrap();
-        let mut wire = open(1, true, &[("streamtype", "error")], &mut writer);
+        let mut wire = open(1, true, &[("streamtype", "error")], &mut writer).unwrap();
         wire.extend(control(SETTINGS, 0, &[0; 12]));
-        wire.extend(open(3, false, &[("streamtype", "data")], &mut writer));
+        wire.extend(open(3, false, &[("streamtype", "data")], &mut writer).unwrap());
         wire.extend(data(3, false, b"hello"));
         wire.extend(pong(7));
         wire.extend(data(3, true, b""));

@@ -1,4 +1,4 @@
-//! SPDY/3.1, which `kubectl port-forward` speaks inside a WebSocket.
+//! SPDY/3.1, which `kubectl port-forward` speaks inside a WebSocket, and containerd for attach.
 
 pub mod frame;
 pub mod headers;
