@@ -13,6 +13,7 @@ mod pods;
 mod policy;
 mod restarts;
 mod services;
+mod streams;
 mod support;
 
 use anyhow::Context;
@@ -75,6 +76,8 @@ const TESTS: &[(&str, Test)] = &[
         kubelet::probes_and_sandboxes,
     ),
     ("exec_streams", kubelet::exec_streams),
+    ("attach_streams", streams::attach),
+    ("port_forward", streams::port_forward),
     ("images_are_pulled_from_a_registry", images::pull),
     ("everyday_kubectl", kubectl::everyday),
     ("patches_of_every_kind", kubectl::patches),

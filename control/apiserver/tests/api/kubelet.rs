@@ -1,4 +1,4 @@
-//! Logs and exec: what the server asks of a node's port, and what it hands on.
+//! Logs, exec, attach and port-forward: what the server asks of a node's port, and what it hands on.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ async fn answer(
 ) -> Result<Reply, Infallible> {
     let path = request.uri().to_string();
     seen.send(path.clone()).unwrap();
-    if path.starts_with("/exec/") {
+    if !path.starts_with("/containerLogs/") {
         let mut reply = Response::new(Full::new(Bytes::new()).boxed_unsync());
         *reply.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let protocol = request.headers()["sec-websocket-protocol"].clone();
@@ -179,7 +179,7 @@ async fn logs_stream_through() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn exec_is_a_websocket_through_and_through() {
+async fn streams_are_websockets_through_and_through() {
     let cluster = Cluster::start().await;
     let (seen, mut asked) = mpsc::unbounded_channel();
     let port = node_port(&cluster, seen).await;
@@ -225,6 +225,25 @@ async fn exec_is_a_websocket_through_and_through() {
         refused,
         "you must specify at least 1 of stdin, stdout, stderr"
     );
+    // The other streams, by their paths at the kubelet.
+    for (ours, kubelets) in [
+        (
+            "attach?container=c&stdin=true&stderr=true",
+            "/attach/default/p/c?input=1&error=1",
+        ),
+        (
+            "portforward?ports=80&ports=443",
+            "/portForward/default/p?port=80&port=443",
+        ),
+        ("portforward", "/portForward/default/p"),
+    ] {
+        let path = format!("{POD}/{ours}");
+        let response = admin.open("GET", &path, &headers, Bytes::new()).await;
+        assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS, "{ours}");
+        assert_eq!(asked.recv().await.unwrap(), kubelets);
+        let message = admin.get(&path).await.refused(400, "BadRequest");
+        assert!(message.contains("WebSocket"), "{message}");
+    }
     // Nobody but system:masters.
     let kubelet = cluster.client("system:node:n1", &["system:nodes"]);
     kubelet.get(&path).await.refused(403, "Forbidden");
