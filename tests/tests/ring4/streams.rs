@@ -88,7 +88,7 @@ pub fn attach(suite: &Suite) -> anyhow::Result<()> {
     let output = space.kubectl_output(&["attach", "echo", "-c", "other"])?;
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(
-        !output.status.success() && error.contains("container other not found in pod echo"),
+        !output.status.success() && error.contains("container other is not valid for pod echo"),
         "{error}"
     );
     Ok(())

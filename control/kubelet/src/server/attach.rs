@@ -199,7 +199,7 @@ async fn run(k: &Kubelet, client: WebSocket, id: &str, o: Streams) -> Result<(),
                             }
                             _ => Ok(()),
                         },
-                        Ok(Some(Frame::Ping { id })) if id % 2 == 0 => {
+                        Ok(Some(Frame::Ping { id })) if id.is_multiple_of(2) => {
                             let _ = pongs.try_send(frame::pong(id));
                             Ok(())
                         }

@@ -328,7 +328,7 @@ async fn by_channels(pod: Target, socket: WebSocket, ports: Vec<u16>) {
             match message {
                 Message::Binary(data) => {
                     let channel = usize::from(data.first().copied().unwrap_or(u8::MAX));
-                    if channel % 2 == 0
+                    if channel.is_multiple_of(2)
                         && data.len() > 1
                         && let Some(tx) = inputs.get(channel / 2)
                     {
@@ -478,7 +478,7 @@ impl Tunnel {
     }
 
     fn open(&mut self, id: u32, fin: bool, headers: &Headers) -> Result<(), String> {
-        if id % 2 == 0 || self.streams.contains_key(&id) {
+        if id.is_multiple_of(2) || self.streams.contains_key(&id) {
             return Err(format!("stream id {id} is not a new one of a client"));
         }
         if self.streams.len() >= MAX_STREAMS {
