@@ -56,6 +56,16 @@ pub struct Server {
     /// More names and addresses for the server's certificate.
     #[arg(long, env = "RHUMB_TLS_SAN", value_delimiter = ',', num_args = 1..)]
     pub tls_san: Vec<String>,
+    /// Tokens that clients may use: CSV of token, user name, uid and optionally "group1,group2".
+    #[arg(long, env = "RHUMB_TOKEN_AUTH_FILE")]
+    pub token_auth_file: Option<PathBuf>,
+    /// Key (P-256, PEM) that signs service-account tokens [default: pki/sa.key in the data directory].
+    #[arg(long, env = "RHUMB_SERVICE_ACCOUNT_SIGNING_KEY_FILE")]
+    pub service_account_signing_key_file: Option<PathBuf>,
+    /// More keys, private or public, whose service-account tokens are accepted: that of before, while
+    /// its tokens are about.
+    #[arg(long, env = "RHUMB_SERVICE_ACCOUNT_KEY_FILE", value_delimiter = ',', num_args = 1..)]
+    pub service_account_key_file: Vec<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

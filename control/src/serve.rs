@@ -34,6 +34,9 @@ async fn serve(args: args::Server, inherited: Vec<std::net::TcpListener>) -> any
         service_cidr = ?args.service_cidr,
         cluster_cidr = ?args.cluster_cidr,
         tls_san = ?args.tls_san,
+        token_auth_file = ?args.token_auth_file,
+        service_account_signing_key_file = ?args.service_account_signing_key_file,
+        service_account_key_file = ?args.service_account_key_file,
         "starting"
     );
     // Before anything is started: a signal meanwhile is a stop, not a kill.
@@ -45,6 +48,9 @@ async fn serve(args: args::Server, inherited: Vec<std::net::TcpListener>) -> any
         advertise: args.advertise_address,
         service_cidrs: args.service_cidr.iter().map(ToString::to_string).collect(),
         tls_sans: args.tls_san,
+        token_auth_file: args.token_auth_file,
+        service_account_signing_key: args.service_account_signing_key_file,
+        service_account_keys: args.service_account_key_file,
     })
     .await?;
     tracing::info!(

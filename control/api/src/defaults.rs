@@ -88,6 +88,18 @@ pub fn endpoint_slice(slice: &mut Value) {
     }
 }
 
+/// The group of a role and of subjects goes without saying.
+pub fn role_binding(binding: &mut Value) {
+    if let Some(role) = child(binding, "roleRef") {
+        default_text(role, "apiGroup", crate::rbac::GROUP);
+    }
+    for subject in list_mut(binding, "subjects").into_iter().flatten() {
+        if matches!(text(subject, "kind"), "User" | "Group") {
+            default_text(subject, "apiGroup", crate::rbac::GROUP);
+        }
+    }
+}
+
 pub fn network_policy(policy: &mut Value) {
     let Some(spec) = child(policy, "spec") else {
         return;

@@ -130,7 +130,7 @@ pub fn resource_list(registry: &Registry, group: &str, version: &str) -> Option<
         resources.push(json!({
             "name": review.plural,
             "singularName": review.singular,
-            "namespaced": false,
+            "namespaced": review.namespaced,
             "kind": review.kind,
             "verbs": ["create"],
         }));
@@ -226,7 +226,7 @@ fn review(review: &Review) -> Value {
     json!({
         "resource": review.plural,
         "responseKind": {"group": review.group, "version": review.version, "kind": review.kind},
-        "scope": "Cluster",
+        "scope": if review.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": review.singular,
         "verbs": ["create"],
     })

@@ -20,6 +20,7 @@ pub mod discovery;
 pub mod event;
 pub mod json;
 mod merge_keys;
+pub mod node_restriction;
 pub mod openapi;
 pub mod openapi_protobuf;
 pub mod patch;

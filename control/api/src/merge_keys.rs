@@ -233,6 +233,16 @@ static ROWS: &[Row] = &[
     atomic("api.networking.v1.NetworkPolicyEgressRule", "to"),
     atomic("api.networking.v1.NetworkPolicyEgressRule", "ports"),
     atomic("api.networking.v1.IPBlock", "except"),
+    atomic("api.rbac.v1.AggregationRule", "clusterRoleSelectors"),
+    atomic("api.rbac.v1.ClusterRole", "rules"),
+    atomic("api.rbac.v1.ClusterRoleBinding", "subjects"),
+    atomic("api.rbac.v1.PolicyRule", "apiGroups"),
+    atomic("api.rbac.v1.PolicyRule", "nonResourceURLs"),
+    atomic("api.rbac.v1.PolicyRule", "resourceNames"),
+    atomic("api.rbac.v1.PolicyRule", "resources"),
+    atomic("api.rbac.v1.PolicyRule", "verbs"),
+    atomic("api.rbac.v1.Role", "rules"),
+    atomic("api.rbac.v1.RoleBinding", "subjects"),
 ];
 
 fn row(name: &str, field: &str) -> Option<&'static Row> {

@@ -51,6 +51,63 @@ pub fn is_sidecar(container: &Value) -> bool {
     text(container, "restartPolicy") == "Always"
 }
 
+/// The names of the objects of a kind that a pod's spec refers to.
+pub fn references<'a>(pod: &'a Value, resource: &str) -> Vec<&'a str> {
+    let mut out = Vec::new();
+    let (volume, source, from, key) = match resource {
+        "serviceaccounts" => {
+            out.push(text(pod, "spec.serviceAccountName"));
+            out.retain(|name| !name.is_empty());
+            return out;
+        }
+        "persistentvolumeclaims" => return claims(pod),
+        "configmaps" => (
+            "configMap.name",
+            "configMap.name",
+            "configMapRef.name",
+            "configMapKeyRef",
+        ),
+        "secrets" => (
+            "secret.secretName",
+            "secret.name",
+            "secretRef.name",
+            "secretKeyRef",
+        ),
+        _ => return out,
+    };
+    let key = format!("valueFrom.{key}.name");
+    for entry in list(pod, "spec.volumes") {
+        out.push(text(entry, volume));
+        let sources = list(entry, "projected.sources");
+        out.extend(sources.iter().map(|s| text(s, source)));
+    }
+    let containers = [
+        "spec.containers",
+        "spec.initContainers",
+        "spec.ephemeralContainers",
+    ];
+    for container in containers.iter().flat_map(|path| list(pod, path)) {
+        let envs = list(container, "envFrom").iter();
+        out.extend(envs.map(|e| text(e, from)));
+        let envs = list(container, "env").iter();
+        out.extend(envs.map(|e| text(e, &key)));
+    }
+    if resource == "secrets" {
+        let pulls = list(pod, "spec.imagePullSecrets").iter();
+        out.extend(pulls.map(|s| text(s, "name")));
+    }
+    out.retain(|name| !name.is_empty());
+    out
+}
+
+fn claims(pod: &Value) -> Vec<&str> {
+    let volumes = list(pod, "spec.volumes").iter();
+    volumes
+        .map(|v| text(v, "persistentVolumeClaim.claimName"))
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

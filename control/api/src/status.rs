@@ -162,6 +162,7 @@ impl ApiError {
         resource: &str,
         namespace: Option<&str>,
         name: &str,
+        reason: &str,
     ) -> Self {
         let place = match namespace {
             Some(ns) => format!("in the namespace \"{ns}\""),
@@ -182,7 +183,11 @@ impl ApiError {
             403,
             "Forbidden",
             format!(
-                "{subject} is forbidden: User \"{user}\" cannot {verb} resource \"{resource}\" in API group \"{group}\" {place}"
+                "{subject} is forbidden: User \"{user}\" cannot {verb} resource \"{resource}\" in API group \"{group}\" {place}{}",
+                match reason {
+                    "" => String::new(),
+                    reason => format!(": {reason}"),
+                }
             ),
         );
         let mut details = Map::new();
@@ -198,18 +203,23 @@ impl ApiError {
     }
 
     /// Authorization's refusal of a path that is no resource.
-    pub fn unauthorised_path(user: &str, verb: &str, path: &str) -> Self {
-        let mut error = Self::new(
-            403,
-            "Forbidden",
-            format!("forbidden: User \"{user}\" cannot {verb} path \"{path}\""),
-        );
+    pub fn unauthorised_path(user: &str, verb: &str, path: &str, reason: &str) -> Self {
+        let mut text = format!("forbidden: User \"{user}\" cannot {verb} path \"{path}\"");
+        if !reason.is_empty() {
+            text += &format!(": {reason}");
+        }
+        let mut error = Self::new(403, "Forbidden", text);
         error.details = Some(Map::new());
         error
     }
 
     /// 422 with one cause a field.
     pub fn invalid(kind: &Kind, name: &str, errors: Errors) -> Self {
+        Self::invalid_named(&kind.group, &kind.kind, name, errors)
+    }
+
+    /// As `invalid`, for what is no registered kind.
+    pub fn invalid_named(group: &str, kind: &str, name: &str, errors: Errors) -> Self {
         let mut lines: Vec<String> = Vec::new();
         let mut causes = Vec::new();
         for error in &errors.0 {
@@ -225,20 +235,25 @@ impl ApiError {
             [one] => one.clone(),
             many => format!("[{}]", many.join(", ")),
         };
-        let qualified = if kind.group.is_empty() {
-            kind.kind.to_string()
+        let qualified = if group.is_empty() {
+            kind.to_string()
         } else {
-            format!("{}.{}", kind.kind, kind.group)
+            format!("{kind}.{group}")
         };
         let mut error = Self::new(
             422,
             "Invalid",
             format!("{qualified} \"{name}\" is invalid: {text}"),
-        )
-        .about(kind, name);
-        if let Some(details) = &mut error.details {
-            details.insert("kind".into(), kind.kind.as_ref().into());
+        );
+        let mut details = Map::new();
+        if !name.is_empty() {
+            details.insert("name".into(), name.into());
         }
+        if !group.is_empty() {
+            details.insert("group".into(), group.into());
+        }
+        details.insert("kind".into(), kind.into());
+        error.details = Some(details);
         error.with_causes(causes)
     }
 

@@ -1,6 +1,8 @@
 //! `meta.k8s.io/v1` Tables: the columns that `kubectl get` shows.
 //! Source: Kubernetes `pkg/printers/internalversion/printers.go`.
 
+pub mod rbac;
+
 use jiff::Timestamp;
 use serde_json::{Value, json};
 

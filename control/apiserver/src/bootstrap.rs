@@ -9,7 +9,7 @@ use rhumb_api::registry::{self, Kind};
 use rhumb_api::service;
 use rhumb_api::status::ApiError;
 use rhumb_api::strategy::{self, CreateContext};
-use rhumb_store::{Condition, Outcome, StoreError, Write};
+use rhumb_store::{Change, Condition, Outcome, StoreError, Write};
 use serde_json::{Value, json};
 
 use crate::object::{self, BadObject};
@@ -82,7 +82,10 @@ pub async fn run(
     endpoints(api, server).await
 }
 
-fn kind(group: &'static str, plural: &'static str) -> Result<&'static Arc<Kind>, BootstrapError> {
+pub fn kind(
+    group: &'static str,
+    plural: &'static str,
+) -> Result<&'static Arc<Kind>, BootstrapError> {
     registry::find(group, "v1", plural).ok_or(BootstrapError::Kind(plural))
 }
 
@@ -109,12 +112,32 @@ async fn endpoints(api: &Api, server: SocketAddr) -> Result<(), BootstrapError> 
     if create(api, slices, "default", slice.clone()).await? {
         return Ok(());
     }
-    let what = "endpointslices default/kubernetes".to_string();
+    amend(api, slices, "default", "kubernetes", |old| {
+        let mut new = old.clone();
+        for field in ["addressType", "endpoints", "ports"] {
+            json::put(&mut new, field, slice.get(field).cloned());
+        }
+        rhumb_api::default_object(slices, &mut new);
+        new
+    })
+    .await
+}
+
+/// Replaces an object by what `change` makes of it, if that differs. What is gone meanwhile, or was
+/// changed by somebody else, is left for the next time.
+pub async fn amend(
+    api: &Api,
+    kind: &'static Arc<Kind>,
+    namespace: &str,
+    name: &str,
+    change: impl FnOnce(&Value) -> Value,
+) -> Result<(), BootstrapError> {
+    let what = format!("{} {namespace}/{name}", kind.plural);
     let failed = |source| BootstrapError::Store {
         what: what.clone(),
         source,
     };
-    let key = store_key(slices, "default", "kubernetes");
+    let key = store_key(kind, namespace, name);
     let Some(kv) = api.store.get(&key).await.map_err(failed)? else {
         return Ok(());
     };
@@ -122,17 +145,39 @@ async fn endpoints(api: &Api, server: SocketAddr) -> Result<(), BootstrapError> 
         what: what.clone(),
         source,
     })?;
-    let mut new = old.clone();
-    for field in ["addressType", "endpoints", "ports"] {
-        json::put(&mut new, field, slice.get(field).cloned());
-    }
-    rhumb_api::default_object(slices, &mut new);
+    let new = change(&old);
     if new != old {
         api.store
             .write(Write {
                 key,
                 condition: Condition::ModRevision(kv.mod_revision),
-                change: put(slices, &new),
+                change: put(kind, &new),
+            })
+            .await
+            .map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Removes an object, if it is there.
+pub async fn remove(
+    api: &Api,
+    kind: &'static Arc<Kind>,
+    namespace: &str,
+    name: &str,
+) -> Result<(), BootstrapError> {
+    let what = format!("{} {namespace}/{name}", kind.plural);
+    let failed = |source| BootstrapError::Store {
+        what: what.clone(),
+        source,
+    };
+    let key = store_key(kind, namespace, name);
+    if let Some(kv) = api.store.get(&key).await.map_err(failed)? {
+        api.store
+            .write(Write {
+                key,
+                condition: Condition::ModRevision(kv.mod_revision),
+                change: Change::Delete,
             })
             .await
             .map_err(failed)?;
@@ -141,7 +186,7 @@ async fn endpoints(api: &Api, server: SocketAddr) -> Result<(), BootstrapError> 
 }
 
 /// Creates an object if it isn't there; says whether it did.
-async fn create(
+pub async fn create(
     api: &Api,
     kind: &Kind,
     namespace: &str,

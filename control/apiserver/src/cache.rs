@@ -383,6 +383,11 @@ impl Collection {
             .collect()
     }
 
+    /// Of the last change, or where the cache began.
+    pub fn revision(&self) -> Revision {
+        *self.changed.borrow()
+    }
+
     pub fn subscribe(&self) -> watch::Receiver<Revision> {
         self.changed.subscribe()
     }

@@ -7,11 +7,12 @@ use http::header::{ACCEPT, CONTENT_LENGTH};
 use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use rhumb_api::rbac::{self, Decision};
 use rhumb_api::registry::{self, Kind};
 use rhumb_api::status::{ApiError, Result};
 
-use crate::auth::authorize::{self, Attributes};
-use crate::auth::{User, authenticate};
+use crate::auth::authorize::{Attributes, HEALTH};
+use crate::auth::{self, User, authenticate, impersonate};
 use crate::definitions;
 use crate::http::negotiate::{self, Accept, JSON_ACCEPT, Target as AcceptTarget};
 use crate::http::reply::{self, Body};
@@ -19,8 +20,9 @@ use crate::kubelet;
 use crate::route::{self, Query, Resource, Target};
 use crate::server::Api;
 use crate::system;
+use crate::verbs::review::Asked;
 use crate::verbs::write::Part;
-use crate::verbs::{Request, bind, delete, list, review, scale, token, watch, write};
+use crate::verbs::{self, Request, bind, delete, list, review, scale, token, watch, write};
 
 /// As kube-apiserver.
 const MAX_BODY: usize = 3 << 20;
@@ -75,32 +77,26 @@ async fn answer(
 ) -> Result<Response<Body>> {
     let user = match certificate {
         Some(user) => user,
-        None => match authenticate::from_headers(request.headers(), &api.tokens, &api.cache) {
+        None => match authenticate::from_headers(request.headers(), api) {
             Ok(Some(user)) => Arc::new(user),
-            Ok(None) => Arc::new(User::anonymous()),
+            // Without credentials there is health alone.
+            Ok(None) if HEALTH.contains(&request.uri().path()) => Arc::new(User::anonymous()),
+            Ok(None) => return Err(ApiError::unauthorized()),
             Err(why) => {
                 tracing::debug!(why, "a token was refused");
                 return Err(ApiError::unauthorized());
             }
         },
     };
-    if let Some(header) = impersonation(request.headers()) {
-        return Err(ApiError::bad_request(format!(
-            "impersonation is not supported: the request has the header {header}"
-        )));
-    }
+    let acting = impersonate::impersonated(&user, request.headers(), &api.authorizer)?;
+    let user = acting.map_or(user, Arc::new);
     let query = Query::parse(request.uri().query().unwrap_or(""));
     match route::parse(request.uri().path(), &api.registry()) {
         Target::Path(path) => {
-            let verb = match *request.method() {
-                Method::GET | Method::HEAD => "get",
-                _ => "post",
-            };
+            let verb = route::path_verb(request.method());
             labels.verb = verb;
-            if !authorize::path(&user, verb, &path) {
-                return Err(refused_path(&user, verb, &path));
-            }
-            if verb != "get" {
+            may_path(api, &user, verb, &path).await?;
+            if !matches!(verb, "get" | "head") {
                 return Err(ApiError::method_not_allowed());
             }
             system::answer(api, &path, &query, request.headers())
@@ -115,18 +111,27 @@ async fn answer(
             }
             let review =
                 registry::find_review(&resource.group, &resource.version, &resource.plural);
-            if let Some(review) = review
-                && authorize::review(&user, review.kind)
-            {
-                if verb != "create" || !resource.name.is_empty() || !resource.namespace.is_empty() {
+            may(api, &user, verb, &resource, &query).await?;
+            if let Some(review) = review {
+                if resource.namespace.is_empty() == review.namespaced || !resource.name.is_empty() {
+                    return Err(ApiError::no_such_path());
+                }
+                if verb != "create" {
                     return Err(ApiError::method_not_allowed());
                 }
                 labels.resource = resource.described();
                 let (parts, body) = request.into_parts();
                 let body = read_body(&parts.headers, body).await?;
-                return review::create(review, &user, &query, &parts.headers, &body, &*api.cache);
+                let asked = Asked {
+                    review,
+                    user: &user,
+                    namespace: &resource.namespace,
+                    query: &query,
+                    headers: &parts.headers,
+                    body: &body,
+                };
+                return review::create(api, &asked);
             }
-            may(api, &user, verb, &resource, &query)?;
             let kind = resource.kind.clone();
             let mut answered = dispatch(api, user, verb, resource, query, request).await;
             if let Some(kind) = &kind {
@@ -150,24 +155,30 @@ async fn after(api: &Arc<Api>, kind: &Kind, verb: &str, answered: &mut Result<Re
     }
 }
 
-/// The header by which a client wants to act as somebody else. To leave it aside would give the
-/// answer for the wrong user.
-fn impersonation(headers: &http::HeaderMap) -> Option<&str> {
-    headers
-        .keys()
-        .map(http::HeaderName::as_str)
-        .find(|name| name.starts_with("impersonate-"))
-}
-
-/// An unknown client learns that it is unknown, a known one what it may not.
-fn refused_path(user: &User, verb: &str, path: &str) -> ApiError {
-    if *user == User::anonymous() && path.starts_with("/api") {
-        return ApiError::unauthorized();
+/// Whether something is allowed. A refusal is not given on the word of a cache that is behind.
+async fn decided(api: &Api, decide: impl Fn() -> Decision) -> Decision {
+    let decision = decide();
+    if decision.allowed || api.cache.applied() >= api.store.revision() {
+        return decision;
     }
-    ApiError::unauthorised_path(&user.name, verb, path)
+    let _ = api.cache.reach(api.store.revision(), verbs::WAIT).await;
+    decide()
 }
 
-fn may(
+async fn may_path(api: &Api, user: &User, verb: &str, path: &str) -> Result<()> {
+    let decision = decided(api, || api.authorizer.path(user, verb, path)).await;
+    match decision.allowed {
+        true => Ok(()),
+        false => Err(ApiError::unauthorised_path(
+            &user.name,
+            verb,
+            path,
+            &decision.reason,
+        )),
+    }
+}
+
+async fn may(
     api: &Api,
     user: &User,
     verb: &'static str,
@@ -180,31 +191,25 @@ fn may(
         rhumb_api::selector::FieldSelector::parse(kind, query.get("fieldSelector")).ok()
     });
     let required = |field: &str| fields.as_ref().and_then(|f| f.required(field));
+    let collection =
+        resource.name.is_empty() && matches!(verb, "list" | "watch" | "deletecollection");
     let attributes = Attributes {
         verb,
         group: &resource.group,
         resource: &resource.plural,
         subresource: &resource.subresource,
         namespace: &resource.namespace,
-        name: &resource.name,
+        name: match collection {
+            true => required("metadata.name").unwrap_or(""),
+            false => &resource.name,
+        },
         node_field: required("spec.nodeName"),
-        name_field: required("metadata.name"),
     };
-    if authorize::resource(user, &attributes, &*api.cache) {
-        return Ok(());
+    let decision = decided(api, || api.authorizer.resource(user, &attributes)).await;
+    match decision.allowed {
+        true => Ok(()),
+        false => Err(auth::refused(user, &attributes, &decision.reason)),
     }
-    if *user == User::anonymous() {
-        return Err(ApiError::unauthorized());
-    }
-    let namespace = (!resource.namespace.is_empty()).then_some(resource.namespace.as_str());
-    Err(ApiError::unauthorised_access(
-        &user.name,
-        verb,
-        &resource.group,
-        &resource.described(),
-        namespace,
-        &resource.name,
-    ))
 }
 
 async fn dispatch(
@@ -287,6 +292,10 @@ async fn dispatch(
         headers: parts.headers,
         body,
     };
+    if request.kind.group == rbac::GROUP {
+        // What one may grant depends on all roles and bindings that were written before.
+        let _ = api.cache.reach(api.store.revision(), verbs::WAIT).await;
+    }
     let subresource = request.resource.subresource.clone();
     match (subresource.as_str(), verb) {
         ("", "get") | ("status", "get") => list::get(&request).await,
@@ -330,18 +339,4 @@ async fn read_body(headers: &http::HeaderMap, mut body: Incoming) -> Result<byte
     Err(ApiError::request_too_large(format!(
         "Request entity too large: limit is {MAX_BODY}"
     )))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn impersonation_is_seen() {
-        let mut headers = http::HeaderMap::new();
-        headers.insert(ACCEPT, http::HeaderValue::from_static("*/*"));
-        assert_eq!(impersonation(&headers), None);
-        headers.insert("Impersonate-User", http::HeaderValue::from_static("bob"));
-        assert_eq!(impersonation(&headers), Some("impersonate-user"));
-    }
 }

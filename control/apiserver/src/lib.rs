@@ -3,6 +3,7 @@
 
 mod auth;
 mod bootstrap;
+mod bootstrap_rbac;
 mod cache;
 mod definitions;
 mod handler;

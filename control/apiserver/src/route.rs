@@ -39,7 +39,7 @@ impl Resource {
 }
 
 /// Percent-decodes one path segment; `None` if it is not UTF-8 or badly encoded.
-fn decode(segment: &str) -> Option<String> {
+pub fn decode(segment: &str) -> Option<String> {
     let mut out = Vec::with_capacity(segment.len());
     let mut bytes = segment.bytes();
     while let Some(byte) = bytes.next() {
@@ -149,6 +149,20 @@ impl Query {
     /// parameters has it ("" after a key means true, "0" and "false" false).
     pub fn flag(&self, key: &str) -> bool {
         self.has(key) && !matches!(self.get(key), "0" | "false" | "False" | "FALSE" | "f" | "F")
+    }
+}
+
+/// The verb of authorization for a path that is no resource: the method.
+pub fn path_verb(method: &http::Method) -> &'static str {
+    match method.as_str() {
+        "GET" => "get",
+        "HEAD" => "head",
+        "POST" => "post",
+        "PUT" => "put",
+        "PATCH" => "patch",
+        "DELETE" => "delete",
+        "OPTIONS" => "options",
+        _ => "other",
     }
 }
 

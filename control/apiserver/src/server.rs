@@ -15,8 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::MASTERS;
+use crate::auth::authorize::Authorizer;
 use crate::auth::token::{TokenError, Tokens};
+use crate::auth::token_file::{TokenFile, TokenFileError};
 use crate::bootstrap::{self, BootstrapError};
+use crate::bootstrap_rbac;
 use crate::cache::Cache;
 use crate::definitions::{Definitions, Settled};
 use crate::http::serve;
@@ -47,6 +50,12 @@ pub struct Config {
     pub service_cidrs: Vec<String>,
     /// More names and addresses for the server's certificate.
     pub tls_sans: Vec<String>,
+    /// Tokens that an admin has given out: kube-apiserver's CSV.
+    pub token_auth_file: Option<PathBuf>,
+    /// The key that signs service-account tokens; `pki/sa.key` if absent.
+    pub service_account_signing_key: Option<PathBuf>,
+    /// More keys, private or public, whose tokens are accepted.
+    pub service_account_keys: Vec<PathBuf>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +68,8 @@ pub enum ServerError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Token(#[from] TokenError),
+    #[error("--token-auth-file: {0}")]
+    TokenFile(#[from] TokenFileError),
     #[error("--service-cidr: {0}")]
     Range(#[from] RangeError),
     #[error("listening on {address}: {source}. Choose another address with --listen")]
@@ -79,10 +90,12 @@ pub enum ServerError {
 pub struct Api {
     pub store: Arc<dyn Store>,
     pub cache: Arc<Cache>,
+    pub authorizer: Authorizer,
     registry: ArcSwap<Registry>,
     pub openapi: OpenApi,
     pub definitions: Settled,
     pub tokens: Tokens,
+    pub token_file: TokenFile,
     pub service_ips: Arc<ServiceIps>,
     pub metrics: Metrics,
     pub kubelet_tls: Arc<ClientConfig>,
@@ -177,7 +190,16 @@ impl Server {
             .collect();
         let listen_ips: Vec<IpAddr> = all.iter().map(SocketAddr::ip).collect();
         let names = pki::server_names(advertise, &listen_ips, &kubernetes_ips, &config.tls_sans);
-        let pki = Arc::new(Pki::open(&config.data_dir, &names)?);
+        let pki = Arc::new(Pki::open(
+            &config.data_dir,
+            &names,
+            config.service_account_signing_key.as_deref(),
+            &config.service_account_keys,
+        )?);
+        let token_file = match &config.token_auth_file {
+            Some(path) => TokenFile::read(path)?,
+            None => TokenFile::default(),
+        };
         // People come from the machine itself: a socket on loopback, handed over or not.
         let admin = inherited_addresses
             .iter()
@@ -202,11 +224,17 @@ impl Server {
             &[],
         )?;
         let api = Arc::new(Api {
-            tokens: Tokens::new(&pki.service_account_key, &pki.service_account_public)?,
+            tokens: Tokens::new(
+                &pki.service_account_key,
+                &pki.service_account_public,
+                &pki.accepted_keys,
+            )?,
+            token_file,
             kubelet_tls: Arc::new(tls::client_config(&pki, &kubelet_pair)?),
             server_address: SocketAddr::new(advertise, loopback.port()).to_string(),
             store: store.clone(),
             cache: cache.clone(),
+            authorizer: Authorizer::new(cache.clone()),
             registry: ArcSwap::from(registry),
             definitions: Settled::default(),
             openapi: OpenApi::default(),
@@ -225,6 +253,7 @@ impl Server {
         take_service_ips(&cache, &service_ips);
         let reached_at = SocketAddr::new(advertise, loopback.port());
         bootstrap::run(&api, &kubernetes_ips, reached_at).await?;
+        bootstrap_rbac::run(&api).await?;
         spawn_keeper(api.clone(), kubernetes_ips, reached_at);
 
         let tls = Arc::new(serve::tls_config(&pki)?);

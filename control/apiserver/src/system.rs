@@ -7,6 +7,7 @@ use rhumb_api::registry::Registry;
 use rhumb_api::status::{ApiError, Result};
 use serde_json::{Value, json};
 
+use crate::auth::token::Tokens;
 use crate::http::negotiate::{self, Form, Target};
 use crate::http::reply::{self, Body};
 use crate::openapi;
@@ -22,6 +23,11 @@ pub fn answer(api: &Api, path: &str, query: &Query, headers: &HeaderMap) -> Resu
         ["healthz" | "livez" | "readyz", check @ ..] => health(api, segments[0], check, query),
         ["version"] => plain(headers, &discovery::version()),
         ["metrics"] => metrics(api),
+        [".well-known", "openid-configuration"] => {
+            let document = Tokens::discovery(&api.server_address);
+            Ok(typed(&document, "application/json"))
+        }
+        ["openid", "v1", "jwks"] => Ok(typed(&api.tokens.jwks(), "application/jwk-set+json")),
         ["api"] => root(registry, headers, true, || {
             discovery::api_versions(&api.server_address)
         }),
@@ -40,10 +46,22 @@ pub fn answer(api: &Api, path: &str, query: &Query, headers: &HeaderMap) -> Resu
     }
 }
 
+/// A document of a media type of its own, for clients that know it.
+fn typed(document: &Value, media_type: &'static str) -> Response<Body> {
+    let mut response = reply::json_bytes(
+        StatusCode::OK,
+        negotiate::JSON_ACCEPT,
+        document.to_string().into(),
+    );
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    response
+}
+
 fn paths() -> Value {
     json!({"paths": [
-        "/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2",
-        "/openapi/v3", "/readyz", "/version",
+        "/.well-known/openid-configuration", "/api", "/api/v1", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2",
+        "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version",
     ]})
 }
 

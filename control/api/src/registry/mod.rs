@@ -9,6 +9,7 @@ mod core;
 mod discovery;
 mod events;
 mod networking;
+mod rbac;
 mod reviews;
 
 use std::borrow::Cow;
@@ -32,6 +33,7 @@ static GROUPS: &[&[Row]] = &[
     discovery::ROWS,
     events::ROWS,
     networking::ROWS,
+    rbac::ROWS,
 ];
 
 /// A built-in kind as it is declared.
@@ -125,6 +127,8 @@ pub enum NameRule {
     Dns1123Subdomain,
     Dns1123Label,
     Dns1035Label,
+    /// Anything that can stand between two slashes of a URL.
+    PathSegment,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,11 +8,13 @@ pub struct Review {
     pub kind: &'static str,
     pub plural: &'static str,
     pub singular: &'static str,
+    /// Asked below a namespace.
+    pub namespaced: bool,
     /// Name in OpenAPI.
     pub schema_name: &'static str,
 }
 
-/// The reviews that are served, all of cluster scope.
+/// The reviews that are served.
 pub static REVIEWS: &[Review] = &[
     Review {
         group: "authentication.k8s.io",
@@ -20,7 +22,26 @@ pub static REVIEWS: &[Review] = &[
         kind: "SelfSubjectReview",
         plural: "selfsubjectreviews",
         singular: "selfsubjectreview",
+        namespaced: false,
         schema_name: "io.k8s.api.authentication.v1.SelfSubjectReview",
+    },
+    Review {
+        group: "authentication.k8s.io",
+        version: "v1",
+        kind: "TokenReview",
+        plural: "tokenreviews",
+        singular: "tokenreview",
+        namespaced: false,
+        schema_name: "io.k8s.api.authentication.v1.TokenReview",
+    },
+    Review {
+        group: "authorization.k8s.io",
+        version: "v1",
+        kind: "LocalSubjectAccessReview",
+        plural: "localsubjectaccessreviews",
+        singular: "localsubjectaccessreview",
+        namespaced: true,
+        schema_name: "io.k8s.api.authorization.v1.LocalSubjectAccessReview",
     },
     Review {
         group: "authorization.k8s.io",
@@ -28,7 +49,17 @@ pub static REVIEWS: &[Review] = &[
         kind: "SelfSubjectAccessReview",
         plural: "selfsubjectaccessreviews",
         singular: "selfsubjectaccessreview",
+        namespaced: false,
         schema_name: "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
+    },
+    Review {
+        group: "authorization.k8s.io",
+        version: "v1",
+        kind: "SelfSubjectRulesReview",
+        plural: "selfsubjectrulesreviews",
+        singular: "selfsubjectrulesreview",
+        namespaced: false,
+        schema_name: "io.k8s.api.authorization.v1.SelfSubjectRulesReview",
     },
     Review {
         group: "authorization.k8s.io",
@@ -36,6 +67,7 @@ pub static REVIEWS: &[Review] = &[
         kind: "SubjectAccessReview",
         plural: "subjectaccessreviews",
         singular: "subjectaccessreview",
+        namespaced: false,
         schema_name: "io.k8s.api.authorization.v1.SubjectAccessReview",
     },
 ];

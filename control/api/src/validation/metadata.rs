@@ -142,11 +142,21 @@ pub(crate) fn invalid_each(path: &str, value: &str, faults: Vec<String>, errors:
     }
 }
 
+/// `IsValidPathSegmentName`
+pub fn path_segment_faults(text: &str) -> Vec<String> {
+    if text == "." || text == ".." {
+        return vec![format!("may not be '{text}'")];
+    }
+    let illegal = ["/", "%"].into_iter().filter(|c| text.contains(c));
+    illegal.map(|c| format!("may not contain '{c}'")).collect()
+}
+
 pub fn name_faults(rule: NameRule, name: &str) -> Vec<String> {
     match rule {
         NameRule::Dns1123Subdomain => dns1123_subdomain_faults(name),
         NameRule::Dns1123Label => dns1123_label_faults(name),
         NameRule::Dns1035Label => dns1035_label_faults(name),
+        NameRule::PathSegment => path_segment_faults(name),
     }
 }
 

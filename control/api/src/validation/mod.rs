@@ -10,6 +10,7 @@ pub mod metadata;
 pub mod network_policy;
 pub mod node;
 pub mod pod;
+pub mod rbac;
 pub mod selector;
 pub mod service;
 pub mod volume;

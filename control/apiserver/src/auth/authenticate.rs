@@ -2,11 +2,16 @@
 
 use rhumb_api::json;
 use rhumb_api::registry;
+use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use super::User;
-use super::token::{Claims, Tokens};
+use super::token::{Bound, Claims, ISSUER, Reference};
+use super::{CREDENTIAL_ID, User};
 use crate::cache::Cache;
+use crate::server::Api;
+
+/// For how long the token of a pod or service account that is being deleted still counts.
+const DELETED_LEEWAY: i64 = 60;
 
 /// The user of a client certificate that TLS has verified: common name and organizations.
 /// `None` if it has no common name.
@@ -22,62 +27,96 @@ pub fn from_certificate(der: &[u8]) -> Option<User> {
         .filter_map(|o| o.as_str().ok())
         .map(str::to_string)
         .collect();
-    Some(User::named(name, groups))
+    let digest = Sha256::digest(der);
+    let digest: String = digest.iter().map(|b| format!("{b:02x}")).collect();
+    Some(User::named(name, groups).with_extra(CREDENTIAL_ID, &format!("X509SHA256={digest}")))
 }
 
 /// `Ok(None)`: no bearer token. `Err`: one that doesn't count, and why (for the log; the client
 /// learns nothing).
-pub fn from_headers(
-    headers: &http::HeaderMap,
-    tokens: &Tokens,
-    cache: &Cache,
-) -> Result<Option<User>, String> {
+pub fn from_headers(headers: &http::HeaderMap, api: &Api) -> Result<Option<User>, String> {
     let Some(value) = headers.get(http::header::AUTHORIZATION) else {
         return Ok(None);
     };
     let value = value.to_str().map_err(|_| "a header that is no text")?;
-    let Some((scheme, token)) = value.split_once(' ') else {
+    let Some((scheme, given)) = value.split_once(' ') else {
         return Err("an Authorization header without a scheme".into());
     };
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err("an Authorization header that is no bearer token".into());
     }
-    let claims = tokens.verify(token.trim()).map_err(|e| e.to_string())?;
-    still_there(&claims, cache)?;
-    let bound = claims.bound;
-    Ok(Some(User::service_account(
-        &bound.namespace,
-        &bound.serviceaccount.name,
-        bound.pod.map(|pod| pod.name),
-    )))
+    token(api, given.trim(), &[]).map(|(user, _)| Some(user))
 }
 
-/// A token ends with its service account and with its pod.
-fn still_there(claims: &Claims, cache: &Cache) -> Result<(), String> {
+/// Whose token it is, and for which of the audiences ([] stands for this API's).
+pub fn token(api: &Api, token: &str, audiences: &[&str]) -> Result<(User, Vec<String>), String> {
+    let wanted = match audiences {
+        [] => &[ISSUER],
+        given => given,
+    };
+    if let Some(user) = api.token_file.user(token) {
+        // Such a token is for this API and no other.
+        return match wanted.contains(&ISSUER) {
+            true => Ok((user.clone(), vec![ISSUER.into()])),
+            false => Err(format!("the token is not for the audiences {wanted:?}")),
+        };
+    }
+    let (claims, audiences) = api
+        .tokens
+        .verify(token, wanted)
+        .map_err(|e| e.to_string())?;
+    still_there(&claims.bound, &api.cache, jiff::Timestamp::now())?;
+    Ok((service_account(&claims), audiences))
+}
+
+fn service_account(claims: &Claims) -> User {
     let bound = &claims.bound;
-    let check = |plural: &str, name: &str, uid: &str| -> Result<(), String> {
+    let of = |reference: &Option<Reference>| match reference {
+        Some(Reference { name, uid }) => (name.clone(), uid.clone()),
+        None => Default::default(),
+    };
+    let ((pod, pod_uid), (node, node_uid)) = (of(&bound.pod), of(&bound.node));
+    let mut user = User::service_account(&bound.namespace, &bound.serviceaccount.name);
+    user.uid = bound.serviceaccount.uid.clone();
+    let extra = |what: &str| format!("authentication.kubernetes.io/{what}");
+    user.with_extra(CREDENTIAL_ID, &format!("JTI={}", claims.jti))
+        .with_extra(&extra("node-name"), &node)
+        .with_extra(&extra("node-uid"), &node_uid)
+        .with_extra(&extra("pod-name"), &pod)
+        .with_extra(&extra("pod-uid"), &pod_uid)
+}
+
+/// A token ends with its service account and with what it is bound to.
+fn still_there(bound: &Bound, cache: &Cache, now: jiff::Timestamp) -> Result<(), String> {
+    let check = |plural: &str, namespace: &str, wanted: &Reference| -> Result<(), String> {
+        let what = format!("its {plural} {namespace}/{}", wanted.name);
         let kind = registry::find("", "v1", plural).ok_or("an unknown kind")?;
         let object = cache
             .collection(kind)
-            .and_then(|c| c.get(&bound.namespace, name))
-            .ok_or_else(|| format!("its {plural} {}/{name} is gone", bound.namespace))?;
-        if json::text(&object.value(), "metadata.uid") != uid {
-            return Err(format!(
-                "its {plural} {}/{name} is another",
-                bound.namespace
-            ));
+            .and_then(|c| c.get(namespace, &wanted.name))
+            .ok_or_else(|| format!("{what} is gone"))?
+            .value();
+        if json::text(&object, "metadata.uid") != wanted.uid {
+            return Err(format!("{what} is another"));
         }
-        Ok(())
+        let deleted: Option<jiff::Timestamp> = json::text(&object, "metadata.deletionTimestamp")
+            .parse()
+            .ok();
+        match deleted {
+            Some(at) if at.as_second() + DELETED_LEEWAY < now.as_second() => {
+                Err(format!("{what} has been deleted"))
+            }
+            _ => Ok(()),
+        }
     };
-    check(
-        "serviceaccounts",
-        &bound.serviceaccount.name,
-        &bound.serviceaccount.uid,
-    )?;
-    if let Some(pod) = &bound.pod {
-        check("pods", &pod.name, &pod.uid)?;
+    check("serviceaccounts", &bound.namespace, &bound.serviceaccount)?;
+    match (&bound.secret, &bound.pod, &bound.node) {
+        (Some(secret), _, _) => check("secrets", &bound.namespace, secret),
+        // The node of a pod's token is told, not checked: it goes with the pod.
+        (None, Some(pod), _) => check("pods", &bound.namespace, pod),
+        (None, None, Some(node)) => check("nodes", "", node),
+        (None, None, None) => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -96,7 +135,9 @@ mod tests {
             };
             let pair = authority.issue(&identity, &[]).unwrap();
             let der = pem::parse(&pair.certificate).unwrap();
-            let user = from_certificate(der.contents()).unwrap();
+            let mut user = from_certificate(der.contents()).unwrap();
+            let id = user.extra.remove(CREDENTIAL_ID).unwrap();
+            assert!(id[0].starts_with("X509SHA256=") && id[0].len() == 11 + 64);
             assert_eq!(user, User::named("system:node:n1", identity.groups));
         }
         assert_eq!(from_certificate(b"nonsense"), None);

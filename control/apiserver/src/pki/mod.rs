@@ -51,11 +51,20 @@ pub struct Pki {
     /// PEM of the key that signs service-account tokens.
     pub service_account_key: String,
     pub service_account_public: String,
+    /// PEM of more public keys whose tokens are accepted.
+    pub accepted_keys: Vec<String>,
 }
 
 impl Pki {
     /// `names`: the DNS names and addresses under which the server is reached.
-    pub fn open(data_dir: &Path, names: &[String]) -> Result<Pki, PkiError> {
+    /// `signing_key` signs service-account tokens instead of `pki/sa.key`, whose tokens then count
+    /// only if it is among `more_keys`.
+    pub fn open(
+        data_dir: &Path,
+        names: &[String],
+        signing_key: Option<&Path>,
+        more_keys: &[PathBuf],
+    ) -> Result<Pki, PkiError> {
         let dir = data_dir.join("pki");
         files::private_dir(data_dir)?;
         files::private_dir(&dir)?;
@@ -69,24 +78,40 @@ impl Pki {
         )?;
         files::write_private(&dir.join("server.crt"), &server.certificate)?;
         files::write_private(&dir.join("server.key"), &server.key)?;
-        let path = dir.join("sa.key");
+        let path = signing_key.map_or_else(|| dir.join("sa.key"), Path::to_owned);
+        let unusable = |path: &Path, why: String| PkiError::Unusable {
+            path: path.to_owned(),
+            what: "service-account key",
+            why,
+        };
+        let missing = |path: &Path| unusable(path, "there is no such file".into());
         let key = match files::read(&path)? {
-            Some(pem) => rcgen::KeyPair::from_pem(&pem).map_err(|e| PkiError::Unusable {
-                path: path.clone(),
-                what: "service-account key",
-                why: e.to_string(),
-            })?,
+            Some(pem) => {
+                rcgen::KeyPair::from_pem(&pem).map_err(|e| unusable(&path, e.to_string()))?
+            }
+            None if signing_key.is_some() => return Err(missing(&path)),
             None => {
                 let key = ca::generate_key()?;
                 files::write_private(&path, &key.serialize_pem())?;
                 key
             }
         };
+        let mut accepted_keys = Vec::new();
+        for path in more_keys {
+            let pem = files::read(path)?.ok_or_else(|| missing(path))?;
+            accepted_keys.push(match pem.contains("PRIVATE KEY") {
+                true => rcgen::KeyPair::from_pem(&pem)
+                    .map_err(|e| unusable(path, e.to_string()))?
+                    .public_key_pem(),
+                false => pem,
+            });
+        }
         Ok(Pki {
             authority,
             server,
             service_account_key: key.serialize_pem(),
             service_account_public: key.public_key_pem(),
+            accepted_keys,
         })
     }
 }

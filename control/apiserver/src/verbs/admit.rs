@@ -2,6 +2,7 @@
 
 use rhumb_api::admission;
 use rhumb_api::json::{self, at, text};
+use rhumb_api::node_restriction;
 use rhumb_api::registry::{self, Kind};
 use rhumb_api::service::{self, Family};
 use rhumb_api::status::{ApiError, Errors, Result};
@@ -46,35 +47,11 @@ pub async fn create(request: &Request, object: &mut Value) -> Result<()> {
     if let Some(namespace) = request.namespace() {
         namespace_open(request, namespace, &name).await?;
     }
-    if let Some(node) = request.user.as_node() {
-        let own = matches!(kind.id(), ("", "Node") | ("coordination.k8s.io", "Lease"));
-        if own && name != node {
-            return Err(ApiError::forbidden(
-                kind,
-                &name,
-                &format!(
-                    "node \"{node}\" is not allowed to create {} \"{name}\"",
-                    kind.plural
-                ),
-            ));
-        }
-    }
+    restricted_create(request, object).await?;
+    super::escalate::check(request, object, None)?;
     match kind.id() {
         ("", "Pod") => {
-            let account = admission::service_account_name(object).to_string();
-            let namespace = request.resource.namespace.as_str();
-            let found = find(request, "serviceaccounts", namespace, &account).await?;
-            let Some(found) = found else {
-                return Err(ApiError::forbidden(
-                    kind,
-                    &name,
-                    &format!(
-                        "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found"
-                    ),
-                ));
-            };
-            let suffix = strategy::name_suffix(rand::random());
-            admission::service_account(object, &found, &suffix);
+            service_account(request, object, &name).await?;
             admission::priority(object).map_err(|why| ApiError::forbidden(kind, &name, &why))?;
             admission::default_tolerations(object);
         }
@@ -84,6 +61,105 @@ pub async fn create(request: &Request, object: &mut Value) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// Gives a pod its service account, and the token of it. Mirror pods run without the API's doing.
+async fn service_account(request: &Request, object: &mut Value, name: &str) -> Result<()> {
+    let kind = &request.kind;
+    let annotations = json::map(object, "metadata.annotations");
+    if annotations.is_some_and(|a| a.contains_key(node_restriction::MIRROR)) {
+        return match text(object, "spec.serviceAccountName") {
+            "" => Ok(()),
+            _ => Err(ApiError::forbidden(
+                kind,
+                name,
+                "a mirror pod may not reference service accounts",
+            )),
+        };
+    }
+    let account = admission::service_account_name(object).to_string();
+    let namespace = request.resource.namespace.as_str();
+    let found = find(request, "serviceaccounts", namespace, &account).await?;
+    let Some(found) = found else {
+        return Err(ApiError::forbidden(
+            kind,
+            name,
+            &format!(
+                "error looking up service account {namespace}/{account}: serviceaccount \"{account}\" not found"
+            ),
+        ));
+    };
+    let suffix = strategy::name_suffix(rand::random());
+    admission::service_account(object, &found, &suffix);
+    Ok(())
+}
+
+/// A kubelet's refusal, in admission's words.
+fn kubelet_verdict(
+    request: &Request,
+    name: &str,
+    verdict: std::result::Result<(), String>,
+) -> Result<()> {
+    verdict.map_err(|why| ApiError::forbidden(&request.kind, name, &why))
+}
+
+async fn restricted_create(request: &Request, object: &Value) -> Result<()> {
+    let Some(node) = request.user.as_node() else {
+        return Ok(());
+    };
+    let name = text(object, "metadata.name");
+    let verdict = match request.kind.id() {
+        ("", "Pod") => {
+            let own = find(request, "nodes", "", node).await?;
+            let uid = own.as_ref().map(|n| text(n, "metadata.uid"));
+            node_restriction::pod_create(node, object, uid)
+        }
+        ("", "Node") => node_restriction::node(node, object, None),
+        ("coordination.k8s.io", "Lease") => {
+            node_restriction::lease(node, &request.resource.namespace, name)
+        }
+        ("storage.k8s.io", "CSINode") => node_restriction::csi_node(node, name),
+        _ => Ok(()),
+    };
+    kubelet_verdict(request, name, verdict)
+}
+
+fn restricted_update(request: &Request, new: &Value, old: &Value) -> Result<()> {
+    let Some(node) = request.user.as_node() else {
+        return Ok(());
+    };
+    let name = text(old, "metadata.name");
+    let verdict = match (request.kind.id(), request.resource.subresource.as_str()) {
+        (("", "Pod"), "status") => node_restriction::pod_status(node, new, old),
+        (("", "Pod"), _) => node_restriction::pod_update(node),
+        (("", "Node"), _) => node_restriction::node(node, new, Some(old)),
+        (("", "PersistentVolumeClaim"), "status") => node_restriction::claim_status(node, new, old),
+        (("", "PersistentVolumeClaim"), _) => Err("may only update PVC status".into()),
+        (("coordination.k8s.io", "Lease"), _) => {
+            node_restriction::lease(node, &request.resource.namespace, name)
+        }
+        (("storage.k8s.io", "CSINode"), _) => node_restriction::csi_node(node, name),
+        _ => Ok(()),
+    };
+    kubelet_verdict(request, name, verdict)
+}
+
+async fn restricted_delete(request: &Request, name: &str) -> Result<()> {
+    let Some(node) = request.user.as_node() else {
+        return Ok(());
+    };
+    let namespace = request.resource.namespace.as_str();
+    let verdict = match request.kind.id() {
+        ("", "Pod") => match find(request, "pods", namespace, name).await? {
+            Some(pod) => node_restriction::pod_delete(node, &pod),
+            None => Ok(()),
+        },
+        ("", "Node") => node_restriction::node_delete(node, name),
+        ("coordination.k8s.io", "Lease") => node_restriction::lease(node, namespace, name),
+        ("storage.k8s.io", "CSINode") => node_restriction::csi_node(node, name),
+        _ => Ok(()),
+    };
+    kubelet_verdict(request, name, verdict)
 }
 
 async fn namespace_open(request: &Request, namespace: &str, name: &str) -> Result<()> {
@@ -126,6 +202,8 @@ async fn namespace_open(request: &Request, namespace: &str, name: &str) -> Resul
 /// Before a changed object is stored. Agents may change their pods' annotations, and nothing else
 /// of a pod.
 pub fn update(request: &Request, new: &Value, old: &Value) -> Result<()> {
+    super::escalate::check(request, new, Some(old))?;
+    restricted_update(request, new, old)?;
     let restricted = request.kind.is("", "Pod")
         && request.resource.subresource.is_empty()
         && !request.user.is_in(crate::auth::MASTERS)
@@ -152,7 +230,8 @@ pub fn update(request: &Request, new: &Value, old: &Value) -> Result<()> {
     Ok(())
 }
 
-pub fn delete(request: &Request, name: &str) -> Result<()> {
+pub async fn delete(request: &Request, name: &str) -> Result<()> {
+    restricted_delete(request, name).await?;
     if request.kind.is("", "Namespace") && PROTECTED.contains(&name) {
         return Err(ApiError::forbidden(
             &request.kind,

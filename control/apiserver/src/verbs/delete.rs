@@ -81,7 +81,7 @@ async fn delete_one(
         let kv = kv.ok_or_else(|| ApiError::not_found(kind, name))?;
         let old = crate::object::value_of(&kv).map_err(ApiError::internal)?;
         let old = kind.from_store(old);
-        admit::delete(request, name)?;
+        admit::delete(request, name).await?;
         let outcome =
             strategy::prepare_delete(kind.storage(), &old, options, jiff::Timestamp::now())?;
         let (change, mut new) = match outcome {

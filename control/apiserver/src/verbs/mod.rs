@@ -3,6 +3,7 @@
 pub mod admit;
 pub mod bind;
 pub mod delete;
+pub mod escalate;
 pub mod list;
 pub mod render;
 pub mod review;

@@ -3,6 +3,7 @@
 use http::{Response, StatusCode};
 use rhumb_api::codec::{self, FieldValidation};
 use rhumb_api::json::{self, text};
+use rhumb_api::node_restriction;
 use rhumb_api::registry;
 use rhumb_api::status::{ApiError, Errors, Result};
 use serde_json::{Value, json};
@@ -33,7 +34,10 @@ pub async fn create(request: &Request) -> Result<Response<Body>> {
     if audiences.is_empty() {
         audiences.push(ISSUER.into());
     }
-    let (pod, node) = bound_to(request, &asked, name)?;
+    // What was written before is looked up, and the token counts from the start.
+    let api = &request.api;
+    let _ = api.cache.reach(api.store.revision(), super::WAIT).await;
+    let bound = bound_to(request, &asked, name)?;
     let now = jiff::Timestamp::now();
     let expires = now.as_second() + seconds;
     let claims = Claims {
@@ -44,8 +48,9 @@ pub async fn create(request: &Request) -> Result<Response<Body>> {
         jti: uuid::Uuid::new_v4().to_string(),
         bound: Bound {
             namespace: namespace.into(),
-            node,
-            pod,
+            node: bound.node,
+            pod: bound.pod,
+            secret: bound.secret,
             serviceaccount: Reference {
                 name: name.into(),
                 uid: text(&account, "metadata.uid").into(),
@@ -95,76 +100,84 @@ fn check_seconds(request: &Request, seconds: i64) -> Result<()> {
     errors.into_result(&request.kind, "")
 }
 
-/// The pod that the token ends with, and its node. A kubelet may only ask for tokens of pods.
-fn bound_to(
-    request: &Request,
-    asked: &Value,
-    account: &str,
-) -> Result<(Option<Reference>, Option<Reference>)> {
-    let node = request.user.as_node();
-    let reference = json::at(asked, "spec.boundObjectRef");
-    let Some(reference) = reference else {
-        return match node {
-            Some(_) => Err(ApiError::forbidden(
-                &request.kind,
-                account,
-                "node requested token not bound to a pod",
-            )),
-            None => Ok((None, None)),
-        };
-    };
-    let kind = text(reference, "kind");
-    if (text(reference, "apiVersion"), kind) != ("v1", "Pod") {
-        return Err(ApiError::bad_request(format!(
-            "cannot bind token to object of type {kind}: only pods can be bound to"
-        )));
-    }
-    let namespace = request.resource.namespace.as_str();
-    let name = text(reference, "name");
-    let pods = registry::find("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
-    let pod = request
+/// What the token ends with, besides its service account.
+#[derive(Default)]
+struct BoundTo {
+    pod: Option<Reference>,
+    node: Option<Reference>,
+    secret: Option<Reference>,
+}
+
+fn cached(request: &Request, plural: &str, namespace: &str, name: &str) -> Result<Value> {
+    let kind = registry::find("", "v1", plural).ok_or_else(ApiError::no_such_path)?;
+    let found = request
         .api
         .cache
-        .collection(pods)
-        .and_then(|c| c.get(namespace, name))
-        .ok_or_else(|| ApiError::not_found(pods, name))?
-        .value();
-    let uid = text(&pod, "metadata.uid");
-    let wanted = text(reference, "uid");
+        .collection(kind)
+        .and_then(|c| c.get(namespace, name));
+    Ok(found
+        .ok_or_else(|| ApiError::not_found(kind, name))?
+        .value())
+}
+
+fn bound_to(request: &Request, asked: &Value, account: &str) -> Result<BoundTo> {
+    let namespace = request.resource.namespace.as_str();
+    let of = |field: &str| text(asked, &format!("spec.boundObjectRef.{field}"));
+    let name = of("name");
+    if let Some(node) = request.user.as_node() {
+        let pod = cached(request, "pods", namespace, name).ok();
+        node_restriction::token(node, asked, pod.as_ref())
+            .map_err(|why| ApiError::forbidden(&request.kind, account, &why))?;
+    }
+    if json::at(asked, "spec.boundObjectRef").is_none() {
+        return Ok(BoundTo::default());
+    }
+    let (plural, within) = match (of("apiVersion"), of("kind")) {
+        ("v1", "Pod") => ("pods", namespace),
+        ("v1", "Secret") => ("secrets", namespace),
+        ("v1", "Node") => ("nodes", ""),
+        (version, kind) => {
+            let (group, version) = version.split_once('/').unwrap_or(("", version));
+            return Err(ApiError::bad_request(format!(
+                "cannot bind token to object of type {group}/{version}, Kind={kind}"
+            )));
+        }
+    };
+    let object = cached(request, plural, within, name)?;
+    let uid = text(&object, "metadata.uid");
+    let wanted = of("uid");
     if !wanted.is_empty() && wanted != uid {
+        let kind = registry::find("", "v1", plural).ok_or_else(ApiError::no_such_path)?;
         return Err(ApiError::conflict(
-            pods,
+            kind,
             name,
             &format!(
                 "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
             ),
         ));
     }
-    if text(&pod, "spec.serviceAccountName") != account {
-        return Err(ApiError::bad_request(format!(
-            "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
-        )));
-    }
-    let node_name = text(&pod, "spec.nodeName");
-    if let Some(node) = node
-        && node != node_name
-    {
-        return Err(ApiError::forbidden(
-            &request.kind,
-            account,
-            "node requested token bound to a pod scheduled on a different node",
-        ));
-    }
-    let node = registry::find("", "v1", "nodes")
-        .and_then(|kind| request.api.cache.collection(kind))
-        .and_then(|nodes| nodes.get("", node_name))
-        .map(|node| Reference {
-            name: node_name.into(),
-            uid: text(&node.value(), "metadata.uid").into(),
-        });
-    let pod = Reference {
+    let reference = Reference {
         name: name.into(),
         uid: uid.into(),
     };
-    Ok((Some(pod), node))
+    let mut bound = BoundTo::default();
+    match plural {
+        "nodes" => bound.node = Some(reference),
+        "secrets" => bound.secret = Some(reference),
+        _ => {
+            if text(&object, "spec.serviceAccountName") != account {
+                return Err(ApiError::bad_request(format!(
+                    "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name."
+                )));
+            }
+            bound.pod = Some(reference);
+            // Where the pod runs is told along.
+            let node = text(&object, "spec.nodeName");
+            bound.node = cached(request, "nodes", "", node).ok().map(|n| Reference {
+                name: node.into(),
+                uid: text(&n, "metadata.uid").into(),
+            });
+        }
+    }
+    Ok(bound)
 }

@@ -36,17 +36,26 @@ impl Cluster {
     }
 
     pub async fn run(&mut self) {
-        let server = Server::start(Config {
+        let config = self.config();
+        self.run_with(config).await;
+    }
+
+    pub fn config(&self) -> Config {
+        Config {
             data_dir: self.dir.path().join("data"),
             listen: vec!["127.0.0.1:0".parse().unwrap()],
             inherited: vec![],
             advertise: None,
             service_cidrs: vec!["10.96.0.0/24".into(), "fd00:10:96::/112".into()],
             tls_sans: vec![],
-        })
-        .await
-        .unwrap();
-        self.server = Some(server);
+            token_auth_file: None,
+            service_account_signing_key: None,
+            service_account_keys: vec![],
+        }
+    }
+
+    pub async fn run_with(&mut self, config: Config) {
+        self.server = Some(Server::start(config).await.unwrap());
     }
 
     pub async fn stop(&mut self) {

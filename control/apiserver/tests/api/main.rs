@@ -8,6 +8,8 @@ mod definitions;
 mod deletion;
 mod kubelet;
 mod lists;
+mod rbac;
 mod services;
+mod tokens;
 mod watches;
 mod writes;
