@@ -10,11 +10,13 @@
 //! | [`namespace`] | deletion of namespaces with all that is in them |
 //! | [`gc`] | deletion of what has lost its owners |
 //! | [`pod_gc`] | deletion of pods that nobody looks after |
+//! | [`cluster_roles`] | the rules of ClusterRoles that gather those of others |
 //! | [`service_accounts`] | the ServiceAccount `default` and the CA's ConfigMap in each namespace |
 //!
 //! Every reconcile is idempotent and starts from what is there, so a restart at any point is harmless.
 //! Nothing is deleted on the word of a cache that hasn't read a complete list.
 
+pub mod cluster_roles;
 pub mod config;
 pub mod context;
 pub mod deployment;
@@ -57,6 +59,7 @@ pub async fn run(
     let eviction = node::eviction::TaintEviction::new(&ctx);
     let namespaces = namespace::NamespaceController::new(&ctx);
     let defaults = service_accounts::NamespaceDefaults::new(&ctx, &config.root_ca_pem);
+    let cluster_roles = cluster_roles::ClusterRoleAggregation::new(&ctx);
     let pod_gc = pod_gc::PodGc::new(&ctx, config.finished_pods_kept);
     ctx.start_informers(&mut tasks);
     tasks.spawn(deployments.run(shutdown.clone()));
@@ -68,6 +71,7 @@ pub async fn run(
     tasks.spawn(namespaces.run(shutdown.clone()));
     tasks.spawn(defaults.run(shutdown.clone()));
     tasks.spawn(pod_gc.run(shutdown.clone()));
+    tasks.spawn(cluster_roles.run(shutdown.clone()));
     tasks.spawn(gc::run(client, shutdown.clone()));
     info!("controllers started");
     while let Some(ended) = tasks.join_next().await {

@@ -4,6 +4,7 @@
 //! the tests one after the other, each in a Kubernetes namespace of its own, and takes the cluster
 //! away. What the cluster must look like again after all of them is the last test.
 
+mod access;
 mod bad_input;
 mod baseline;
 mod images;
@@ -81,6 +82,8 @@ const TESTS: &[(&str, Test)] = &[
     ("images_are_pulled_from_a_registry", images::pull),
     ("everyday_kubectl", kubectl::everyday),
     ("patches_of_every_kind", kubectl::patches),
+    ("roles_and_impersonation", access::roles),
+    ("tokens_of_pods_do_what_roles_say", access::service_accounts),
     ("kube_rs_lists_watches_and_conflicts", kubectl::kube_rs),
     ("bad_input_is_refused_by_name", bad_input::refused),
     ("outside_clients_and_masquerade", services::outside),
