@@ -193,12 +193,17 @@ fn name(object: &DynamicObject) -> ObjectName {
 }
 
 /// The object as the core reads it, with the metadata that counts.
-fn value(object: DynamicObject) -> Value {
+fn value(mut object: DynamicObject) -> Value {
+    // Others may be long, and none is read.
+    if let Some(annotations) = &mut object.metadata.annotations {
+        annotations.retain(|name, _| name == object::MIRROR_ANNOTATION);
+    }
     let metadata = json!({
         "name": object.metadata.name,
         "namespace": object.metadata.namespace,
         "uid": object.metadata.uid,
         "labels": object.metadata.labels,
+        "annotations": object.metadata.annotations,
     });
     match object.data {
         Value::Object(mut data) => {
@@ -229,5 +234,29 @@ impl PodApi {
         Ok(object::pod(&value(object))
             .ok()
             .map(|c| Change::Adopt(c.object)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the watch tells of a static pod has the uid that the plugin was told.
+    #[test]
+    fn a_static_pod_comes_with_its_kubelets_uid() -> anyhow::Result<()> {
+        let object: DynamicObject = serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": "etcd-n1", "namespace": "kube-system", "uid": "of-the-image",
+                "annotations": {"kubernetes.io/config.mirror": "of-the-pod", "other": "x"},
+            },
+            "spec": {"nodeName": "n1"},
+        }))?;
+        let value = value(object);
+        assert_eq!(value["metadata"]["annotations"]["other"], Value::Null);
+        let pod = object::pod(&value)?.object;
+        assert_eq!(pod.uid, "of-the-pod");
+        assert_eq!(pod.node, "n1");
+        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! From Kubernetes objects (their JSON) to the model. Only the fields that count are read, so that
 //! a field of a newer Kubernetes can't hurt; what is wrong in a part of an object spoils that part.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Deserializer};
@@ -51,7 +51,14 @@ struct Meta {
     uid: String,
     #[serde(deserialize_with = "null_is_default")]
     labels: Labels,
+    #[serde(deserialize_with = "null_is_default")]
+    annotations: BTreeMap<String, String>,
 }
+
+/// On the API's image of a static pod: the uid that the kubelet knows the pod by, and gives to
+/// the runtime and to CNI; the API's own uid is the image's.
+/// <https://kubernetes.io/docs/reference/labels-annotations-taints/#kubernetes-io-config-mirror>
+pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 impl Meta {
     fn object_name(&self) -> ObjectName {
@@ -249,7 +256,11 @@ pub fn pod(object: &Value) -> Result<Converted<Pod>, Invalid> {
     struct PodIp {
         ip: String,
     }
-    let raw = Raw::deserialize(object)?;
+    let mut raw = Raw::deserialize(object)?;
+    let mirrored = raw.metadata.annotations.remove(MIRROR_ANNOTATION);
+    let uid = mirrored
+        .filter(|uid| !uid.is_empty())
+        .unwrap_or_else(|| std::mem::take(&mut raw.metadata.uid));
     let mut warnings = Vec::new();
     let mut ips: Vec<String> = raw.status.pod_ips.into_iter().map(|p| p.ip).collect();
     if ips.is_empty() && !raw.status.pod_ip.is_empty() {
@@ -279,7 +290,7 @@ pub fn pod(object: &Value) -> Result<Converted<Pod>, Invalid> {
     Ok(Converted {
         object: Pod {
             name: raw.metadata.object_name(),
-            uid: raw.metadata.uid,
+            uid,
             node: raw.spec.node_name,
             labels: raw.metadata.labels,
             host_network: raw.spec.host_network,
@@ -740,6 +751,18 @@ mod tests {
             }))
             .is_err()
         );
+    }
+
+    #[test]
+    fn a_static_pod_is_known_by_the_uid_that_its_kubelet_gives_it() {
+        let uid = |annotations: Value| {
+            let pod = json!({"metadata": {"name": "p", "uid": "api", "annotations": annotations}});
+            super::pod(&pod).unwrap().object.uid
+        };
+        assert_eq!(uid(json!({"kubernetes.io/config.mirror": "hash"})), "hash");
+        assert_eq!(uid(json!({"kubernetes.io/config.mirror": ""})), "api");
+        assert_eq!(uid(json!({"kubernetes.io/config.hash": "hash"})), "api");
+        assert_eq!(uid(Value::Null), "api");
     }
 
     #[test]
