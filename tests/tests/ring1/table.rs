@@ -260,6 +260,36 @@ fn icmp_errors_find_their_flow() -> Result<()> {
     Ok(())
 }
 
+/// A pod's ICMP error follows a flow past policy only if it is about what was sent to that pod.
+#[test]
+fn a_pod_complains_of_its_own_packets_only() -> Result<()> {
+    let mut lab = Lab::new()?;
+    // Port unreachable.
+    let error = |i: usize, quoted: &Frame| Body::Icmp {
+        kind: [3, 1][i],
+        code: [3, 4][i],
+        word: 0,
+        data: quoted.packet(),
+    };
+    for i in 0..2 {
+        let to_a = Frame::new(B[i], A[i], udp(4000, 80));
+        expect(&lab.at_pod(&to_a)?, REDIRECT, &delivered(&to_a, A[i]));
+        let to_other = Frame::new(B[i], REMOTE[i], udp(4000, 80));
+        expect(&lab.at_pod(&to_other)?, REDIRECT, &routed(&to_other));
+        // Nobody gets into B but what answers it.
+        lab.sets(B[i], 67, 0);
+        let own = Frame::new(A[i], B[i], error(i, &to_a));
+        expect(&lab.at_pod(&own)?, REDIRECT, &delivered(&own, B[i]));
+        let forged = Frame::new(A[i], B[i], error(i, &to_other));
+        lab.dropped(Reason::PolicyIngress, |lab| lab.at_pod(&forged))?;
+        // A router on the way may.
+        let routers = Frame::new(OUTSIDE[i], B[i], error(i, &to_other));
+        let ran = lab.at_uplink(&routers)?;
+        expect(&ran, REDIRECT, &delivered(&routers, B[i]));
+    }
+    Ok(())
+}
+
 #[test]
 fn from_outside_and_other_nodes_to_pod() -> Result<()> {
     let mut lab = Lab::new()?;

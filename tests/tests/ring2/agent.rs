@@ -160,6 +160,38 @@ fn a_new_deny_cuts_a_connection_under_way_and_is_named() -> anyhow::Result<()> {
     })
 }
 
+/// After a write that failed, what the kernel holds is read again: nothing that was planned and not
+/// written is taken for written.
+#[test]
+fn a_failed_write_is_made_good() -> anyhow::Result<()> {
+    let cluster = Cluster::new(1)?;
+    let a = cluster.pod(0, "a", json!({}))?;
+    let b = cluster.pod(0, "b", json!({}))?;
+    let to = SocketAddr::new(b.ips[0], 80);
+    cluster.reaches("before", &a.netns, "tcp", to)?;
+    // Ids are kept on disk before they are written to the kernel: here they can't be.
+    let in_the_way = cluster.nodes[0].dir.join("state/policy-ids.new");
+    std::fs::create_dir(&in_the_way)?;
+    cluster.post(
+        POLICIES,
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "deny"}, "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+        }),
+    )?;
+    wait_for("a write that fails", PATIENCE, || {
+        let failed = cluster.metric(0, "rhumb_apply_errors_total")?;
+        Ok((failed > 0.0).then_some(()))
+    })?;
+    cluster.reaches("nothing is written", &a.netns, "tcp", to)?;
+    std::fs::remove_dir(&in_the_way)?;
+    cluster.is_cut("the policy, once it can be written", &a.netns, "tcp", to)?;
+    cluster.delete(&format!("{POLICIES}/deny"))?;
+    cluster
+        .reaches("the policy is gone", &a.netns, "tcp", to)
+        .map(drop)
+}
+
 #[test]
 fn uninstall_leaves_nothing() -> anyhow::Result<()> {
     let cluster = Cluster::new(2)?;

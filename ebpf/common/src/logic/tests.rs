@@ -7,7 +7,7 @@ use std::vec::Vec;
 use super::host::{Frame, HostTables};
 use super::*;
 use crate::addr::Ip;
-use crate::flow::{FlowKey, flow_flag};
+use crate::flow::{Flow, FlowKey, flow_flag};
 use crate::maps::*;
 
 const POD: [u8; 4] = [10, 0, 1, 2];
@@ -234,5 +234,116 @@ fn any_bytes_are_survived() {
         let _ = from_uplink(&mut Frame(bytes.clone()), &mut t, &mut m);
         m.reset();
         let _ = to_pod(&mut Frame(bytes), &mut t, &mut m, 3, round % 2 == 0);
+    }
+}
+
+/// Tables whose policy changes while a packet is being judged.
+struct Racing {
+    tables: HostTables,
+    next: Config,
+    judged: core::cell::Cell<bool>,
+}
+
+impl Tables for Racing {
+    fn config(&self) -> Option<&Config> {
+        Some(if self.judged.get() {
+            &self.next
+        } else {
+            &self.tables.config
+        })
+    }
+    fn endpoint(&self, ip: &Ip) -> Option<Endpoint> {
+        self.tables.endpoint(ip)
+    }
+    fn endpoint_policy(&self, ip: &Ip) -> Option<EndpointPolicy> {
+        let row = self.tables.endpoint_policy(ip);
+        self.judged.set(true);
+        row
+    }
+    fn peer(&self, ip: &Ip) -> Option<Peer> {
+        self.tables.peer(ip)
+    }
+    fn peer_cidr(&self, ip: &Ip) -> Option<Peer> {
+        self.tables.peer_cidr(ip)
+    }
+    fn policy(&self, key: &PolicyKey) -> Option<PolicyVal> {
+        self.tables.policy(key)
+    }
+    fn route(&self, ip: &Ip) -> Option<Route> {
+        self.tables.route(ip)
+    }
+    fn service(&self, key: &ServiceKey) -> Option<Service> {
+        self.tables.service(key)
+    }
+    fn slot(&self, key: &SlotKey) -> Option<u32> {
+        self.tables.slot(key)
+    }
+    fn backend(&self, id: u32) -> Option<Backend> {
+        self.tables.backend(id)
+    }
+    fn flow<R>(&mut self, key: &FlowKey, f: impl FnOnce(&mut Flow) -> R) -> Option<R> {
+        self.tables.flow(key, f)
+    }
+    fn flow_insert(&mut self, key: &FlowKey, flow: &Flow) -> Insert {
+        self.tables.flow_insert(key, flow)
+    }
+    fn flow_replace(&mut self, key: &FlowKey, flow: &Flow) -> Insert {
+        self.tables.flow_replace(key, flow)
+    }
+    fn flow_remove(&mut self, key: &FlowKey) {
+        self.tables.flow_remove(key);
+    }
+    fn now(&self) -> u32 {
+        self.tables.now()
+    }
+    fn random(&mut self) -> u32 {
+        self.tables.random()
+    }
+}
+
+/// A verdict counts for the epoch that it began under: a flow that was let through while policy
+/// changed is judged once more, whether it is new or known.
+#[test]
+fn a_change_during_the_verdict_is_not_missed() {
+    let frame = datagram(POD, OTHER, 1000, 53);
+    for known in [false, true] {
+        let mut tables = tables();
+        tables.config.policy_epoch = 1;
+        if known {
+            send(&mut tables, &frame);
+            tables.config.policy_epoch = 2;
+        }
+        let mut racing = Racing {
+            next: Config {
+                policy_epoch: 3,
+                ..tables.config
+            },
+            tables,
+            judged: core::cell::Cell::new(false),
+        };
+        let mut m = Meta::default();
+        m.reset();
+        let action = from_pod(&mut frame.clone(), &mut racing, &mut m, 3);
+        assert_eq!(action, Action::Pod(4), "known: {known}");
+        let mut tables = racing.tables;
+        let under = 1 + u32::from(known);
+        assert!(
+            tables.flows.values().all(|f| f.epoch == under),
+            "{:?}",
+            tables.flows
+        );
+        // What has changed: nobody gets in.
+        tables.config.policy_epoch = 3;
+        let closed = EndpointPolicy {
+            ingress_set: 9,
+            ..EndpointPolicy::default()
+        };
+        tables.endpoint_policy.insert(ip(OTHER), closed);
+        let (action, _) = send(&mut tables, &frame);
+        assert_eq!(
+            action,
+            Action::Drop(Reason::PolicyIngress),
+            "known: {known}"
+        );
     }
 }
