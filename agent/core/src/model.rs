@@ -78,7 +78,7 @@ pub struct Namespace {
     pub labels: Labels,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NamedPort {
     pub name: String,
     pub protocol: u8,
@@ -97,6 +97,13 @@ pub struct Pod {
     pub ips: Vec<IpAddr>,
     /// Named container ports, in container order.
     pub ports: Vec<NamedPort>,
+}
+
+impl Pod {
+    /// Whether the addresses of its status are its own.
+    pub fn claims_addresses(&self) -> bool {
+        !self.host_network && !self.terminated
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

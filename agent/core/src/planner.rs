@@ -6,7 +6,7 @@ use rhumb_common::maps::{EndpointPolicy, PolicyVal, ServiceKey};
 
 use crate::{
     balancer::{Balancer, Changes},
-    policy::{self, Ids, PolicyTables},
+    policy::{Ids, State, Touched},
     routes, services,
     snapshot::{Dirty, Snapshot},
     synced::Synced,
@@ -19,6 +19,7 @@ pub struct Planner {
     claims: services::Claims,
     balancer: Balancer,
     ids: Ids,
+    policy: State,
     /// Everything but Services, which the balancer holds.
     actual: Tables,
     /// Nothing planned yet: the kernel may hold frontends that no Service has any longer.
@@ -49,6 +50,7 @@ impl Planner {
             claims: services::Claims::default(),
             balancer,
             ids,
+            policy: State::default(),
             actual: kernel,
             fresh: true,
         }
@@ -96,7 +98,7 @@ impl Planner {
         }
         self.plan_services(snapshot, dirty, &mut steps, &mut deletes);
         if dirty.policy {
-            self.plan_policy(snapshot, &mut steps, &mut deletes);
+            self.plan_policy(snapshot, dirty, &mut steps, &mut deletes);
         }
         steps.append(&mut deletes);
         steps
@@ -133,91 +135,108 @@ impl Planner {
         deletes.append(&mut changes.deletes);
     }
 
-    fn plan_policy(&mut self, snapshot: &Snapshot, steps: &mut Vec<Step>, deletes: &mut Vec<Step>) {
+    fn plan_policy(
+        &mut self,
+        snapshot: &Snapshot,
+        dirty: &Dirty,
+        steps: &mut Vec<Step>,
+        deletes: &mut Vec<Step>,
+    ) {
         let in_use = sets_of(&self.actual.endpoint_policy);
-        let target = policy::compile(snapshot, &mut self.ids, &BTreeSet::new());
-        let wanted = sets_of(&target.endpoint_policy);
+        self.policy.resolve(snapshot, dirty, &mut self.ids);
+        let wanted = self.policy.wanted();
         let retained: BTreeSet<u32> = in_use.difference(&wanted).copied().collect();
+        let mut touched = Touched::default();
+        if dirty.everything {
+            touched.peers.extend(self.actual.peers.keys());
+            touched.rows.extend(self.actual.rows.keys());
+        }
         let before = (steps.len(), deletes.len());
+        let ids = &mut self.ids;
+        // Two passes: what the first one would delete, the second decides on.
+        self.policy
+            .update(snapshot, dirty, &retained, ids, &mut touched);
         if !retained.is_empty() {
-            // Two passes: see `policy::compile`. What the first one would delete, the second
-            // decides on.
-            let bridge = policy::compile(snapshot, &mut self.ids, &retained);
-            self.put_policy(&bridge, steps);
+            self.put_policy(&touched, steps);
             // Flows judged by the old sets are judged by the new ones before those go.
             steps.push(Step::BumpEpoch);
+            let (seen, none) = (Dirty::default(), BTreeSet::new());
+            self.policy
+                .update(snapshot, &seen, &none, &mut self.ids, &mut touched);
         }
-        self.put_policy(&target, steps);
+        self.put_policy(&touched, steps);
         if steps.len() > before.0 {
             steps.push(Step::BumpEpoch);
         }
-        self.delete_policy(&target, deletes);
+        self.delete_policy(&touched, deletes);
         if deletes.len() > before.1 {
             deletes.push(Step::BumpEpoch);
         }
-        let identities = target
-            .peers
-            .values()
-            .chain(target.peer_cidrs.values())
-            .map(|p| p.identity)
-            .collect();
-        self.ids.forget(&wanted, &identities);
+        self.ids.forget(&wanted, self.policy.live());
     }
 
     /// Rows before what refers to them; long CIDRs before short ones, so that an exception is
     /// there before its block.
-    fn put_policy(&mut self, desired: &PolicyTables, steps: &mut Vec<Step>) {
+    fn put_policy(&mut self, touched: &Touched, steps: &mut Vec<Step>) {
+        let (policy, actual) = (&self.policy, &mut self.actual);
+        for key in &touched.rows {
+            if let Some(row) = policy.row(key) {
+                put_one(&mut actual.rows, *key, row, Step::PutRow, steps);
+            }
+        }
         put(
-            &mut self.actual.rows,
-            desired.rows.iter(),
-            Step::PutRow,
-            steps,
-        );
-        put(
-            &mut self.actual.peer_cidrs,
-            desired.peer_cidrs.iter().rev(),
+            &mut actual.peer_cidrs,
+            policy.peer_cidrs.iter().rev(),
             Step::PutPeerCidr,
             steps,
         );
+        for ip in &touched.peers {
+            if let Some(peer) = policy.peer(ip) {
+                put_one(&mut actual.peers, *ip, peer, Step::PutPeer, steps);
+            }
+        }
         put(
-            &mut self.actual.peers,
-            desired.peers.iter(),
-            Step::PutPeer,
-            steps,
-        );
-        put(
-            &mut self.actual.endpoint_policy,
-            desired.endpoint_policy.iter(),
+            &mut actual.endpoint_policy,
+            policy.endpoints.iter(),
             Step::PutEndpointPolicy,
             steps,
         );
         put(
-            &mut self.actual.isolated,
-            desired.isolated.iter(),
+            &mut actual.isolated,
+            policy.isolated.iter(),
             Step::PutIsolated,
             steps,
         );
     }
 
-    fn delete_policy(&mut self, desired: &PolicyTables, deletes: &mut Vec<Step>) {
-        let actual = &mut self.actual;
+    /// Short prefixes first: the order of the keys.
+    fn delete_policy(&mut self, touched: &Touched, deletes: &mut Vec<Step>) {
+        let (policy, actual) = (&self.policy, &mut self.actual);
         delete(
             &mut actual.endpoint_policy,
-            &desired.endpoint_policy,
+            &policy.endpoints,
             Step::DeleteEndpointPolicy,
             deletes,
         );
-        delete(&mut actual.peers, &desired.peers, Step::DeletePeer, deletes);
+        for ip in &touched.peers {
+            if policy.peer(ip).is_none() && actual.peers.remove(ip).is_some() {
+                deletes.push(Step::DeletePeer(*ip));
+            }
+        }
         delete(
             &mut actual.peer_cidrs,
-            &desired.peer_cidrs,
+            &policy.peer_cidrs,
             Step::DeletePeerCidr,
             deletes,
         );
-        delete(&mut actual.rows, &desired.rows, Step::DeleteRow, deletes);
+        for key in &touched.rows {
+            if policy.row(key).is_none() && actual.rows.remove(key).is_some() {
+                deletes.push(Step::DeleteRow(*key));
+            }
+        }
         delete(
             &mut actual.isolated,
-            &desired.isolated,
+            &policy.isolated,
             Step::DeleteIsolated,
             deletes,
         );
@@ -244,10 +263,20 @@ fn put<'a, K: Ord + Copy + 'a, V: PartialEq + Copy + 'a>(
     steps: &mut Vec<Step>,
 ) {
     for (key, value) in desired {
-        if actual.get(key) != Some(value) {
-            actual.insert(*key, *value);
-            steps.push(step(*key, *value));
-        }
+        put_one(actual, *key, *value, step, steps);
+    }
+}
+
+fn put_one<K: Ord + Copy, V: PartialEq + Copy>(
+    actual: &mut BTreeMap<K, V>,
+    key: K,
+    value: V,
+    step: fn(K, V) -> Step,
+    steps: &mut Vec<Step>,
+) {
+    if actual.get(&key) != Some(&value) {
+        actual.insert(key, value);
+        steps.push(step(key, value));
     }
 }
 

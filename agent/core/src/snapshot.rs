@@ -1,8 +1,9 @@
 //! Everything known of the cluster and of this node, with one revision.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
+    sync::Arc,
 };
 
 use ipnetwork::IpNetwork;
@@ -20,17 +21,23 @@ pub struct Snapshot {
     pub host_addresses: BTreeSet<IpAddr>,
     pub nodes: BTreeMap<String, Node>,
     pub namespaces: BTreeMap<String, Namespace>,
-    pub pods: BTreeMap<ObjectName, Pod>,
+    pub pods: BTreeMap<ObjectName, Arc<Pod>>,
     pub services: BTreeMap<ObjectName, Service>,
     pub slices: BTreeMap<ObjectName, EndpointSlice>,
     pub policies: BTreeMap<ObjectName, NetworkPolicy>,
     /// By container id and interface.
-    pub endpoints: BTreeMap<(String, String), LocalEndpoint>,
+    pub endpoints: BTreeMap<EndpointKey, LocalEndpoint>,
     /// Pods of local endpoints that were asked for directly, before the watch told of them.
-    pub adopted: BTreeMap<ObjectName, Pod>,
+    pub adopted: BTreeMap<ObjectName, Arc<Pod>>,
     /// Names of the slices of a Service.
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
+    /// Pods whose status claims an address.
+    claims: HashMap<IpAddr, Vec<Arc<Pod>>>,
+    endpoints_at: HashMap<IpAddr, BTreeSet<EndpointKey>>,
 }
+
+/// Container id and interface.
+pub type EndpointKey = (String, String);
 
 /// A cluster object as it is now, or that it is gone.
 #[derive(Clone, Debug)]
@@ -43,7 +50,7 @@ pub enum Change {
     Service(ObjectName, Option<Service>),
     Slice(ObjectName, Option<EndpointSlice>),
     Policy(ObjectName, Option<NetworkPolicy>),
-    Endpoint((String, String), Option<LocalEndpoint>),
+    Endpoint(EndpointKey, Option<LocalEndpoint>),
     HostAddresses(BTreeSet<IpAddr>),
 }
 
@@ -51,8 +58,17 @@ pub enum Change {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
     pub services: BTreeSet<ObjectName>,
+    /// Anything about policy: the fields below say what.
     pub policy: bool,
+    /// What isolates the node's pods.
+    pub sets: bool,
+    /// Addresses that have, had, or may have another pod, or one with other labels.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Whose labels are others.
+    pub namespaces: BTreeSet<String>,
     pub routes: bool,
+    /// What is written is in doubt: all of it is to be compared.
+    pub everything: bool,
 }
 
 impl Dirty {
@@ -63,7 +79,11 @@ impl Dirty {
     pub fn merge(&mut self, other: Dirty) {
         self.services.extend(other.services);
         self.policy |= other.policy;
+        self.sets |= other.sets;
+        self.addresses.extend(other.addresses);
+        self.namespaces.extend(other.namespaces);
         self.routes |= other.routes;
+        self.everything |= other.everything;
     }
 
     /// Everything: after a start, or when the kernel's content is in doubt.
@@ -71,7 +91,11 @@ impl Dirty {
         Dirty {
             services: snapshot.services.keys().cloned().collect(),
             policy: true,
+            sets: true,
+            addresses: snapshot.addresses().collect(),
+            namespaces: snapshot.namespaces.keys().cloned().collect(),
             routes: true,
+            everything: true,
         }
     }
 }
@@ -107,25 +131,27 @@ impl Snapshot {
                 self.host_addresses = addresses;
             }
             Change::Namespace(name, namespace) => {
-                dirty.policy = put(&mut self.namespaces, name, namespace);
+                if put(&mut self.namespaces, name.clone(), namespace) {
+                    dirty.policy = true;
+                    dirty.namespaces.insert(name);
+                }
             }
             Change::Pod(name, pod) => {
-                if pod.is_some() {
-                    self.adopted.remove(&name);
-                }
-                dirty.policy = put(&mut self.pods, name, pod);
+                self.put_pod(name, pod.map(Arc::new), &mut dirty);
             }
             Change::Adopt(pod) => {
                 let known = self.pods.get(&pod.name).is_some_and(|p| p.uid == pod.uid);
-                if !known {
-                    dirty.policy = put(&mut self.adopted, pod.name.clone(), Some(pod));
+                let name = pod.name.clone();
+                if !known && put(&mut self.adopted, name.clone(), Some(Arc::new(pod))) {
+                    self.touch_endpoints_of(&name, &mut dirty);
                 }
             }
             Change::Policy(name, policy) => {
                 dirty.policy = put(&mut self.policies, name, policy);
+                dirty.sets = dirty.policy;
             }
             Change::Endpoint(key, endpoint) => {
-                dirty.policy = put(&mut self.endpoints, key, endpoint);
+                self.put_endpoint(key, endpoint, &mut dirty);
                 let endpoints = &self.endpoints;
                 self.adopted
                     .retain(|name, _| endpoints.values().any(|e| e.pod == *name));
@@ -165,6 +191,90 @@ impl Snapshot {
         dirty
     }
 
+    fn put_pod(&mut self, name: ObjectName, pod: Option<Arc<Pod>>, dirty: &mut Dirty) {
+        let before = self.pods.get(&name).cloned();
+        let disowned = pod.is_some() && self.adopted.remove(&name).is_some();
+        if !put(&mut self.pods, name.clone(), pod.clone()) {
+            if disowned {
+                self.touch_endpoints_of(&name, dirty);
+            }
+            return;
+        }
+        dirty.policy = true;
+        for old in before.iter().filter(|p| p.claims_addresses()) {
+            for ip in &old.ips {
+                dirty.addresses.insert(*ip);
+                if let Some(claims) = self.claims.get_mut(ip) {
+                    claims.retain(|p| p.name != name);
+                    if claims.is_empty() {
+                        self.claims.remove(ip);
+                    }
+                }
+            }
+        }
+        for new in pod.iter().filter(|p| p.claims_addresses()) {
+            for ip in &new.ips {
+                dirty.addresses.insert(*ip);
+                self.claims.entry(*ip).or_default().push(new.clone());
+            }
+        }
+        self.touch_endpoints_of(&name, dirty);
+    }
+
+    /// The pod behind these endpoints is another, or known otherwise.
+    fn touch_endpoints_of(&self, pod: &ObjectName, dirty: &mut Dirty) {
+        for endpoint in self.endpoints.values().filter(|e| e.pod == *pod) {
+            dirty.policy = true;
+            dirty.sets = true;
+            dirty.addresses.extend(&endpoint.ips);
+        }
+    }
+
+    fn put_endpoint(
+        &mut self,
+        key: EndpointKey,
+        endpoint: Option<LocalEndpoint>,
+        dirty: &mut Dirty,
+    ) {
+        let before = self.endpoints.get(&key).map(|e| e.ips.clone());
+        let after = endpoint.as_ref().map(|e| e.ips.clone());
+        if !put(&mut self.endpoints, key.clone(), endpoint) {
+            return;
+        }
+        dirty.policy = true;
+        dirty.sets = true;
+        for ip in before.into_iter().flatten() {
+            dirty.addresses.insert(ip);
+            if let Some(keys) = self.endpoints_at.get_mut(&ip) {
+                keys.remove(&key);
+                if keys.is_empty() {
+                    self.endpoints_at.remove(&ip);
+                }
+            }
+        }
+        for ip in after.into_iter().flatten() {
+            dirty.addresses.insert(ip);
+            self.endpoints_at.entry(ip).or_default().insert(key.clone());
+        }
+    }
+
+    /// Addresses that pods may have; some may come twice.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.claims.keys().chain(self.endpoints_at.keys()).copied()
+    }
+
+    /// The pod that has the address now.
+    pub fn holder(&self, ip: IpAddr) -> Option<&Arc<Pod>> {
+        // On this node the journal knows better than any status, and earlier.
+        if let Some(key) = self.endpoints_at.get(&ip).and_then(BTreeSet::last) {
+            return self.pod_of(self.endpoints.get(key)?);
+        }
+        // Two pods that claim one address: one status is stale. By uid, so that the order of
+        // events has no say.
+        let claims = self.claims.get(&ip)?.iter();
+        claims.max_by(|a, b| (&a.uid, &b.name).cmp(&(&b.uid, &a.name)))
+    }
+
     pub fn slices_of<'a>(
         &'a self,
         service: &ObjectName,
@@ -177,7 +287,7 @@ impl Snapshot {
     }
 
     /// The pod of a local endpoint, if it is the same pod and not an earlier one of that name.
-    pub fn pod_of(&self, endpoint: &LocalEndpoint) -> Option<&Pod> {
+    pub fn pod_of(&self, endpoint: &LocalEndpoint) -> Option<&Arc<Pod>> {
         [&self.pods, &self.adopted]
             .into_iter()
             .filter_map(|pods| pods.get(&endpoint.pod))

@@ -6,21 +6,24 @@
 //! * A *policy set* is what isolates a pod in one direction: the policies and their rules. It is
 //!   interned by content, so that pods with the same policies share it and a changed policy gets a
 //!   new id.
+//! * [`State`] holds all of it and is changed by what has changed.
 //! * A *row* says that a set admits an identity on a protocol and a port prefix. Rows follow from
 //!   the two contents alone, hence never change: they come and go.
 //!
 //! <https://kubernetes.io/docs/concepts/services-networking/network-policies/>
 
+mod asked;
 mod atom;
-mod compile;
 mod ids;
 mod rows;
+mod sets;
+mod state;
 
 pub use self::{
     atom::{Atom, NamespaceScope},
-    compile::{PolicyTables, compile, isolated_namespaces},
     ids::Ids,
     rows::port_prefixes,
+    state::{State, Touched},
 };
 
 use serde::{Deserialize, Serialize};

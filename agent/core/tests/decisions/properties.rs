@@ -135,9 +135,10 @@ fn pod_change() -> impl Strategy<Value = Change> {
         })
     };
     let pod = (labels(), any::<bool>(), named("http"), named("alt"));
+    let pod = (pod, proptest::bool::weighted(0.1));
     (0..PODS, option::weighted(0.85, pod)).prop_map(|(i, pod)| {
         let name = pod_name(i);
-        let pod = pod.map(|(labels, terminated, http, alt)| Pod {
+        let pod = pod.map(|((labels, terminated, http, alt), stale)| Pod {
             name: name.clone(),
             uid: format!("u{i}"),
             node: if i < LOCAL { NODE } else { "n2" }.to_owned(),
@@ -145,10 +146,27 @@ fn pod_change() -> impl Strategy<Value = Change> {
             host_network: false,
             // Rarely, and never here: the journal is what counts for local pods.
             terminated: terminated && i == PODS - 1,
-            ips: pod_ips(i),
+            // A status that names the address of another pod.
+            ips: pod_ips(if stale { (i + 1) % PODS } else { i }),
             ports: [http, alt].into_iter().flatten().collect(),
         });
         Change::Pod(name, pod)
+    })
+}
+
+/// A local pod that the agent has asked the API for, before the watch told of it.
+fn adoption() -> impl Strategy<Value = Change> {
+    (0..LOCAL, labels()).prop_map(|(i, labels)| {
+        Change::Adopt(Pod {
+            name: pod_name(i),
+            uid: format!("u{i}"),
+            node: NODE.to_owned(),
+            labels,
+            host_network: false,
+            terminated: false,
+            ips: Vec::new(),
+            ports: Vec::new(),
+        })
     })
 }
 
@@ -233,6 +251,7 @@ fn change() -> impl Strategy<Value = Change> {
         3 => pod_change(),
         2 => endpoint_change(),
         1 => namespace_change(),
+        1 => adoption(),
         2 => service_change(),
         3 => slice_change(),
     ]
@@ -248,7 +267,7 @@ fn from_scratch(s: &Snapshot) -> World {
     .chain(
         s.pods
             .iter()
-            .map(|(k, v)| Change::Pod(k.clone(), Some(v.clone()))),
+            .map(|(k, v)| Change::Pod(k.clone(), Some((**v).clone()))),
     )
     .chain(
         s.services
@@ -269,7 +288,8 @@ fn from_scratch(s: &Snapshot) -> World {
         s.endpoints
             .iter()
             .map(|(k, v)| Change::Endpoint(k.clone(), Some(v.clone()))),
-    );
+    )
+    .chain(s.adopted.values().map(|v| Change::Adopt((**v).clone())));
     objects.for_each(|c| w.take(c));
     w.apply();
     w
@@ -290,17 +310,21 @@ fn oracle(
         .values()
         .filter(|p| p.name.namespace == endpoint.pod.namespace)
         .collect();
-    let Some(pod) = s.pods.get(&endpoint.pod) else {
+    let of = |e: &LocalEndpoint| s.pods.get(&e.pod).or_else(|| s.adopted.get(&e.pod));
+    let Some(pod) = of(endpoint) else {
         return Some(in_namespace.is_empty());
     };
     // On this node the journal says whose an address is, elsewhere the status does.
     let holder = |ip: IpAddr| -> Option<&Pod> {
         if let Some(e) = s.endpoints.values().find(|e| e.ips.contains(&ip)) {
-            return s.pods.get(&e.pod);
+            return of(e).map(|p| &**p);
         }
         s.pods
             .values()
-            .find(|p| !p.terminated && p.ips.contains(&ip))
+            .map(|p| &**p)
+            .filter(|p| !p.terminated && p.ips.contains(&ip))
+            // One of two statuses is stale: an order that does not depend on that of the events.
+            .max_by_key(|p| &p.uid)
     };
     let peer_pod = holder(peer);
     let mut isolated = false;
@@ -332,7 +356,7 @@ fn oracle(
                 })
             });
             let target = match direction {
-                Direction::Ingress => Some(pod),
+                Direction::Ingress => Some(&**pod),
                 Direction::Egress => peer_pod,
             };
             let port_matches = rule.ports.as_ref().is_none_or(|ports| {
