@@ -122,15 +122,39 @@ pub fn default_tolerations(pod: &mut Value) {
     }
 }
 
-/// Priority: without PriorityClass objects only Kubernetes' two built-in classes exist.
+/// The classes that every cluster has.
+pub const SYSTEM_CLASSES: &[(&str, i64)] = &[
+    ("system-cluster-critical", 2_000_000_000),
+    ("system-node-critical", 2_000_001_000),
+];
+/// What a class of a user's own can give.
+pub const HIGHEST_USER_PRIORITY: i64 = 1_000_000_000;
+
+/// The PriorityClass of the pod among all: the one that it names, or the default one.
 /// `Err` holds the reason for `pods "x" is forbidden: …`.
-pub fn priority(pod: &mut Value) -> Result<(), String> {
-    let class = text(pod, "spec.priorityClassName").to_string();
-    let computed = match class.as_str() {
-        "" => 0,
-        "system-cluster-critical" => 2_000_000_000,
-        "system-node-critical" => 2_000_001_000,
-        other => return Err(format!("no PriorityClass with name {other} was found")),
+pub fn priority_class_of<'a>(
+    pod: &Value,
+    classes: impl IntoIterator<Item = &'a Value>,
+) -> Result<Option<&'a Value>, String> {
+    let name = text(pod, "spec.priorityClassName");
+    let mut classes = classes.into_iter();
+    if name.is_empty() {
+        let defaults = classes.filter(|c| json::flag(c, "globalDefault"));
+        return Ok(defaults.min_by_key(|c| json::int(c, "value").unwrap_or(0)));
+    }
+    match classes.find(|c| text(c, "metadata.name") == name) {
+        Some(class) => Ok(Some(class)),
+        None => Err(format!("no PriorityClass with name {name} was found")),
+    }
+}
+
+/// Gives the pod the priority and the preemption policy of its class.
+/// `Err` holds the reason for `pods "x" is forbidden: …`.
+pub fn priority(pod: &mut Value, class: Option<&Value>) -> Result<(), String> {
+    let computed = class.and_then(|c| json::int(c, "value")).unwrap_or(0);
+    let policy = match class.map_or("", |c| text(c, "preemptionPolicy")) {
+        "" => "PreemptLowerPriority",
+        policy => policy,
     };
     let Some(spec) = json::child(pod, "spec") else {
         return Ok(());
@@ -142,8 +166,17 @@ pub fn priority(pod: &mut Value) -> Result<(), String> {
             "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {computed} from the given PriorityClass name"
         ));
     }
+    let given = text(spec, "preemptionPolicy");
+    if !given.is_empty() && given != policy {
+        return Err(format!(
+            "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name"
+        ));
+    }
+    if let Some(class) = class {
+        spec["priorityClassName"] = text(class, "metadata.name").into();
+    }
     spec["priority"] = computed.into();
-    json::default_text(spec, "preemptionPolicy", "PreemptLowerPriority");
+    spec["preemptionPolicy"] = policy.into();
     Ok(())
 }
 
@@ -200,9 +233,33 @@ mod tests {
 
     #[test]
     fn priorities() {
-        let mut pod = json!({"spec": {"priorityClassName": "system-node-critical"}});
-        priority(&mut pod).unwrap();
-        assert_eq!(pod["spec"]["priority"], 2_000_001_000);
-        assert!(priority(&mut json!({"spec": {"priorityClassName": "mine"}})).is_err());
+        let classes = [
+            json!({"metadata": {"name": "high"}, "value": 7, "preemptionPolicy": "Never"}),
+            json!({"metadata": {"name": "usual"}, "value": 3, "globalDefault": true}),
+        ];
+        let admit = |mut pod: Value| {
+            let class = priority_class_of(&pod, &classes)?;
+            priority(&mut pod, class)?;
+            Ok::<_, String>(pod["spec"].clone())
+        };
+        assert_eq!(
+            admit(json!({"spec": {"priorityClassName": "high"}})).unwrap(),
+            json!({"priorityClassName": "high", "priority": 7, "preemptionPolicy": "Never"})
+        );
+        assert_eq!(
+            admit(json!({"spec": {}})).unwrap(),
+            json!({"priorityClassName": "usual", "priority": 3, "preemptionPolicy": "PreemptLowerPriority"})
+        );
+        assert_eq!(
+            admit(json!({"spec": {"priorityClassName": "mine"}})).unwrap_err(),
+            "no PriorityClass with name mine was found"
+        );
+        assert_eq!(
+            admit(json!({"spec": {"priority": 4}})).unwrap_err(),
+            "the integer value of priority (4) must not be provided in pod spec; priority admission controller computed 3 from the given PriorityClass name"
+        );
+        let mut pod = json!({"spec": {}});
+        priority(&mut pod, None).unwrap();
+        assert_eq!(pod["spec"]["priority"], 0);
     }
 }

@@ -1,6 +1,10 @@
 //! Defaults of each kind, as kube-apiserver's `zz_generated.defaults.go` and `defaults.go` have
 //! them. They work on the wire form and leave malformed values for validation to name.
 
+pub mod policy;
+pub mod storage;
+pub mod workloads;
+
 use serde_json::{Value, json};
 
 use crate::json::{at, child, default, default_text, flag, int, list, list_mut, put, remove, text};

@@ -13,10 +13,12 @@
 //! - reads: [`registry::Kind::served`], [`selector`], [`table::render`].
 
 pub mod admission;
+mod autoscaler;
 pub mod codec;
 pub mod crd;
 pub mod defaults;
 pub mod discovery;
+pub mod disruption;
 pub mod event;
 pub mod json;
 mod merge_keys;
@@ -24,6 +26,7 @@ pub mod node_restriction;
 pub mod openapi;
 pub mod openapi_protobuf;
 pub mod patch;
+pub mod per_kind;
 pub mod pod;
 pub mod pod_status;
 pub mod protobuf;
@@ -33,6 +36,7 @@ pub mod registry;
 #[cfg(test)]
 mod robust;
 pub mod scale;
+mod schedule;
 pub mod schema;
 pub mod selector;
 pub mod service;

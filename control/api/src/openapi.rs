@@ -58,6 +58,7 @@ fn built_in() -> &'static Map<String, Value> {
                 "v1",
             ),
             ("io.k8s.api.core.v1.Binding", "", "v1"),
+            ("io.k8s.api.policy.v1.Eviction", "policy", "v1"),
             (
                 "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions",
                 "",
@@ -693,6 +694,7 @@ fn subresource(kind: &Kind, sub: &Subresource, style: Style) -> Vec<(&'static st
         "Scale" => "io.k8s.api.autoscaling.v1.Scale".to_string(),
         "TokenRequest" => "io.k8s.api.authentication.v1.TokenRequest".to_string(),
         "Binding" => "io.k8s.api.core.v1.Binding".to_string(),
+        "Eviction" => "io.k8s.api.policy.v1.Eviction".to_string(),
         _ => kind.schema_name().into_owned(),
     };
     let base = |action: &'static str, verb: &str| Operation {

@@ -167,7 +167,11 @@ fn decoded(kind: &Kind, value: Value) -> Option<Value> {
     if kind.is("", "Pod") {
         admission::service_account(&mut object, &json!({}), "abcde");
         admission::default_tolerations(&mut object);
-        let _ = admission::priority(&mut object);
+        let class = admission::priority_class_of(&object, [&object.clone()])
+            .ok()
+            .flatten()
+            .cloned();
+        let _ = admission::priority(&mut object, class.as_ref());
     }
     if kind.is("", "Service") {
         service::default_families(&mut object, &[service::Family::V4, service::Family::V6]);

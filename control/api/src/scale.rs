@@ -26,7 +26,7 @@ pub fn of(kind: &Kind, object: &Value) -> Option<Value> {
             text(object, &paths.selector).to_string(),
         ),
         None => {
-            let selector = LabelSelector::from_object(at(object, "spec.selector"));
+            let selector = selector_of(object);
             let shown = match selector.is_everything() {
                 true => String::new(),
                 false => selector.to_string(),
@@ -49,6 +49,15 @@ pub fn of(kind: &Kind, object: &Value) -> Option<Value> {
         scale["status"]["selector"] = selector.into();
     }
     Some(scale)
+}
+
+/// Replication controllers have a map of labels where the others have a label selector.
+fn selector_of(object: &Value) -> LabelSelector {
+    let given = at(object, "spec.selector");
+    if text(object, "kind") == "ReplicationController" {
+        return LabelSelector::from_object(Some(&json!({"matchLabels": given})));
+    }
+    LabelSelector::from_object(given)
 }
 
 /// The object with the replicas of a Scale. The caller goes on with `strategy::prepare_update`,

@@ -144,6 +144,7 @@ fn extra_schemas() -> Vec<(std::borrow::Cow<'static, str>, SchemaFn)> {
         pair::<k8s::authorization::v1::SelfSubjectRulesReview>(),
         pair::<k8s::authorization::v1::SubjectAccessReview>(),
         pair::<k8s::core::v1::Binding>(),
+        pair::<k8s::policy::v1::Eviction>(),
         pair::<meta::DeleteOptions>(),
         pair::<meta::Status>(),
         pair::<meta::ListMeta>(),

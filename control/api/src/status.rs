@@ -353,6 +353,27 @@ impl ApiError {
         Self::new(429, "TooManyRequests", message).with_retry_after(retry_after)
     }
 
+    /// An eviction that a disruption budget doesn't allow now.
+    pub fn disruption_budget(cause: impl Into<String>, retry_after: u32) -> Self {
+        let error = Self::new(
+            429,
+            "TooManyRequests",
+            "Cannot evict pod as it would violate the pod's disruption budget.",
+        );
+        let error = match retry_after {
+            0 => error,
+            seconds => error.with_retry_after(seconds),
+        };
+        error.with_causes(vec![
+            json!({"reason": "DisruptionBudget", "message": cause.into()}),
+        ])
+    }
+
+    /// A 500 whose message says it all.
+    pub fn internal_message(message: impl Into<String>) -> Self {
+        Self::new(500, "", message)
+    }
+
     pub fn request_too_large(message: impl Into<String>) -> Self {
         Self::new(413, "RequestEntityTooLarge", message)
     }

@@ -10,7 +10,7 @@ use crate::json::{self, at, list, put, remove, text};
 use crate::registry::{Kind, StatusRule};
 use crate::status::{ApiError, Errors, Result};
 use crate::validation::metadata;
-use crate::{crd, pod, time};
+use crate::{crd, per_kind, time};
 
 /// What the caller brings to a create.
 #[derive(Clone, Debug)]
@@ -133,29 +133,22 @@ pub fn prepare_create(kind: &Kind, object: &mut Value, ctx: &CreateContext<'_>) 
     if kind.status == StatusRule::Subresource {
         remove(object, "status");
     }
-    match kind.id() {
-        ("", "Pod") => {
-            let qos = pod::qos_class(object);
-            object["status"] = json!({"phase": "Pending", "qosClass": qos});
-        }
-        ("", "Namespace") => {
-            object["status"] = json!({"phase": "Active"});
-            let has = list(object, "spec.finalizers")
-                .iter()
-                .any(|f| f == "kubernetes");
-            if !has && let Some(spec) = json::child(object, "spec") {
-                json::default(spec, "finalizers", json!([]));
-                if let Some(finalizers) = json::list_mut(spec, "finalizers") {
-                    finalizers.push("kubernetes".into());
-                }
+    if kind.is("", "Namespace") {
+        object["status"] = json!({"phase": "Active"});
+        let has = list(object, "spec.finalizers")
+            .iter()
+            .any(|f| f == "kubernetes");
+        if !has && let Some(spec) = json::child(object, "spec") {
+            json::default(spec, "finalizers", json!([]));
+            if let Some(finalizers) = json::list_mut(spec, "finalizers") {
+                finalizers.push("kubernetes".into());
             }
         }
-        ("", "Service") => object["status"] = json!({"loadBalancer": {}}),
-        ("apps", "Deployment") => object["status"] = json!({}),
-        ("apps", "ReplicaSet") => object["status"] = json!({"replicas": 0}),
-        DEFINITION => object["status"] = names::initial(object),
-        _ => {}
     }
+    if kind.id() == DEFINITION {
+        object["status"] = names::initial(object);
+    }
+    per_kind::create(kind, object);
     canonical_order(object);
     let mut errors = Errors::default();
     metadata::validate(kind, object, &mut errors);
@@ -214,6 +207,7 @@ pub fn prepare_update(kind: &Kind, new: &mut Value, old: &Value) -> Result<Updat
         DEFINITION => crd::definition::note_storage_version(new),
         _ => {}
     }
+    per_kind::update(kind, new, old);
     canonical_order(new);
     bump_generation(kind, new, old);
     let name = text(new, "metadata.name").to_string();

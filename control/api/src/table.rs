@@ -2,6 +2,8 @@
 //! Source: Kubernetes `pkg/printers/internalversion/printers.go`.
 
 pub mod rbac;
+pub mod storage;
+pub mod workloads;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -12,6 +12,7 @@ use rhumb_api::strategy::{self, CreateContext};
 use rhumb_store::{Change, Condition, Outcome, StoreError, Write};
 use serde_json::{Value, json};
 
+use crate::kept;
 use crate::object::{self, BadObject};
 use crate::server::Api;
 use crate::verbs::store_key;
@@ -79,7 +80,8 @@ pub async fn run(
     if made {
         api.service_ips.take(&kubernetes_ips[..1]);
     }
-    endpoints(api, server).await
+    endpoints(api, server).await?;
+    kept::run(api).await
 }
 
 pub fn kind(

@@ -22,7 +22,9 @@ use crate::server::Api;
 use crate::system;
 use crate::verbs::review::Asked;
 use crate::verbs::write::Part;
-use crate::verbs::{self, Request, bind, delete, list, review, scale, token, watch, write};
+use crate::verbs::{
+    self, Request, bind, delete, eviction, list, review, scale, token, watch, write,
+};
 
 /// As kube-apiserver.
 const MAX_BODY: usize = 3 << 20;
@@ -231,7 +233,11 @@ async fn dispatch(
         }
     };
     if !verbs.contains(&verb) {
-        return Err(ApiError::method_not_supported(&kind, verb));
+        let mut refused = ApiError::method_not_supported(&kind, verb);
+        if let Some(registry::Effect::Served { why }) = registry::effect(&kind) {
+            refused.message = format!("{}: {why}", refused.message);
+        }
+        return Err(refused);
     }
     if !api.ready() {
         return Err(ApiError::service_unavailable(
@@ -313,6 +319,7 @@ async fn dispatch(
         ("scale", "update") => scale::update(&request).await,
         ("scale", "patch") => scale::patch(&request).await,
         ("binding", "create") => bind::create(&request).await,
+        ("eviction", "create") => eviction::create(&request).await,
         ("token", "create") => token::create(&request).await,
         _ => Err(ApiError::method_not_supported(&kind, verb)),
     }

@@ -8,6 +8,7 @@ mod cache;
 mod definitions;
 mod handler;
 mod http;
+mod kept;
 mod kubelet;
 mod metrics;
 mod object;

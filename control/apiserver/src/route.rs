@@ -223,8 +223,8 @@ mod tests {
             row("deployments/scale", "apps", "a", "b", true)
         );
         assert_eq!(
-            resource("/apis/batch/v1/namespaces/a/jobs"),
-            row("jobs", "batch", "a", "", false)
+            resource("/apis/batch/v1/namespaces/a/gadgets"),
+            row("gadgets", "batch", "a", "", false)
         );
         assert!(!resource("/api/v1/pods/b").4, "a pod without a namespace");
         assert!(!resource("/api/v1/namespaces/a/nodes/b").4);

@@ -1,5 +1,6 @@
 //! What the scheduler and the controllers share as clients of the API: informers (a watched cache
-//! that tells what changed), a work queue with back-off, and a recorder of Events.
+//! that tells what changed), a work queue with back-off, a recorder of Events, and the matching of
+//! selectors and tolerations.
 //!
 //! Everything here knows Kubernetes' API conventions and nothing about a particular controller.
 
@@ -7,6 +8,7 @@ pub mod error;
 pub mod events;
 pub mod informer;
 pub mod key;
+pub mod selectors;
 pub mod workqueue;
 
 pub use error::{is_already_exists, is_conflict, is_not_found};

@@ -14,7 +14,8 @@ pub mod resources;
 mod run;
 pub mod schedule;
 pub mod score;
-pub mod selectors;
 pub mod topology;
+
+use rhumb_client::selectors;
 
 pub use run::{Config, run};

@@ -3,7 +3,7 @@
 use k8s_openapi::api as k8s;
 
 use super::schema;
-use super::{ALL, NameRule, Row, SCALE, StatusRule, status_of};
+use super::{ALL, NameRule, PLAIN, Row, SCALE, StatusRule, status_of};
 use crate::{defaults, table, validation};
 
 pub static ROWS: &[Row] = &[
@@ -54,5 +54,59 @@ pub static ROWS: &[Row] = &[
         columns: table::REPLICA_SET,
         cells: table::replica_set,
         stored_as: None,
+    },
+    Row {
+        group: "apps",
+        version: "v1",
+        kind: "ControllerRevision",
+        plural: "controllerrevisions",
+        singular: "controllerrevision",
+        schema_name: schema!(k8s::apps::v1::ControllerRevision).0,
+        schema: schema!(k8s::apps::v1::ControllerRevision).1,
+        validate: validation::workloads::controller_revision,
+        validate_update: validation::workloads::controller_revision_update,
+        columns: table::workloads::CONTROLLER_REVISION,
+        cells: table::workloads::controller_revision,
+        ..PLAIN
+    },
+    Row {
+        group: "apps",
+        version: "v1",
+        kind: "DaemonSet",
+        plural: "daemonsets",
+        singular: "daemonset",
+        short_names: &["ds"],
+        categories: &["all"],
+        subresources: &[status_of("apps", "v1", "DaemonSet")],
+        generation: true,
+        status: StatusRule::Subresource,
+        schema_name: schema!(k8s::apps::v1::DaemonSet).0,
+        schema: schema!(k8s::apps::v1::DaemonSet).1,
+        defaults: defaults::workloads::daemon_set,
+        validate: validation::workloads::daemon_set,
+        validate_update: validation::apps::selector_update,
+        columns: table::workloads::DAEMON_SET,
+        cells: table::workloads::daemon_set,
+        ..PLAIN
+    },
+    Row {
+        group: "apps",
+        version: "v1",
+        kind: "StatefulSet",
+        plural: "statefulsets",
+        singular: "statefulset",
+        short_names: &["sts"],
+        categories: &["all"],
+        subresources: &[SCALE, status_of("apps", "v1", "StatefulSet")],
+        generation: true,
+        status: StatusRule::Subresource,
+        schema_name: schema!(k8s::apps::v1::StatefulSet).0,
+        schema: schema!(k8s::apps::v1::StatefulSet).1,
+        defaults: defaults::workloads::stateful_set,
+        validate: validation::workloads::stateful_set,
+        validate_update: validation::workloads::stateful_set_update,
+        columns: table::workloads::STATEFUL_SET,
+        cells: table::workloads::stateful_set,
+        ..PLAIN
     },
 ];

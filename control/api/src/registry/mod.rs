@@ -2,15 +2,26 @@
 //! validation, selectors, tables and the rules for writes are all derived from a kind, so that the
 //! API server is generic. A [`Registry`] is what is served at one moment.
 
+mod admissionregistration;
 mod apiextensions;
+mod apiregistration;
 mod apps;
+mod autoscaling;
+mod batch;
 mod coordination;
 mod core;
 mod discovery;
+mod effects;
 mod events;
+mod flowcontrol;
 mod networking;
+mod node;
+mod policy;
 mod rbac;
+mod resource;
 mod reviews;
+mod scheduling;
+mod storage;
 
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
@@ -20,20 +31,32 @@ use serde_json::Value;
 
 use crate::crd::Custom;
 use crate::status::Errors;
-use crate::table::{Column, Now};
+use crate::table::{self, Column, Now};
+use crate::{defaults, validation};
 
+pub use effects::{Effect, effect, effects_page};
 pub use reviews::{REVIEWS, Review, find_review};
 
 /// The rows of the built-in kinds, a group each, in the order in which discovery shows them.
 static GROUPS: &[&[Row]] = &[
     core::ROWS,
+    apiregistration::ROWS,
     apps::ROWS,
     apiextensions::ROWS,
-    coordination::ROWS,
-    discovery::ROWS,
     events::ROWS,
+    autoscaling::ROWS,
+    batch::ROWS,
     networking::ROWS,
     rbac::ROWS,
+    policy::ROWS,
+    storage::ROWS,
+    admissionregistration::ROWS,
+    scheduling::ROWS,
+    coordination::ROWS,
+    node::ROWS,
+    discovery::ROWS,
+    flowcontrol::ROWS,
+    resource::ROWS,
 ];
 
 /// A built-in kind as it is declared.
@@ -166,6 +189,8 @@ pub(crate) const ALL: &[&str] = &[
 const NO_COLLECTION: &[&str] = &[
     "create", "delete", "get", "list", "patch", "update", "watch",
 ];
+/// Of kinds whose objects only the server makes, if anybody.
+const READ: &[&str] = &["get", "list", "watch"];
 const STATUS_VERBS: &[&str] = &["get", "patch", "update"];
 
 const fn status_of(group: &'static str, version: &'static str, kind: &'static str) -> Subresource {
@@ -200,6 +225,32 @@ macro_rules! schema {
     };
 }
 use schema;
+
+/// What most kinds have in common, for the rest of a row. The schema is each kind's own.
+const PLAIN: Row = Row {
+    group: "",
+    version: "v1",
+    kind: "",
+    plural: "",
+    singular: "",
+    short_names: &[],
+    categories: &[],
+    namespaced: true,
+    verbs: ALL,
+    subresources: &[],
+    name_rule: NameRule::Dns1123Subdomain,
+    generation: false,
+    status: StatusRule::None,
+    fields: &[],
+    schema_name: schema!(k8s_openapi::api::core::v1::ConfigMap).0,
+    schema: schema!(k8s_openapi::api::core::v1::ConfigMap).1,
+    defaults: defaults::nothing,
+    validate: validation::nothing,
+    validate_update: validation::nothing_update,
+    columns: table::workloads::NAME_AND_AGE,
+    cells: table::workloads::name_and_age,
+    stored_as: None,
+};
 
 /// Every built-in kind, in the order in which discovery shows them.
 pub static KINDS: LazyLock<Vec<Arc<Kind>>> = LazyLock::new(|| {
@@ -456,18 +507,21 @@ impl Kind {
 
     /// Turns an object of this kind into the form in which writes are prepared.
     pub fn to_stored(&self, object: Value) -> Value {
-        if self.stored_as().is_some() {
-            crate::event::to_core(object)
-        } else {
-            object
+        match (self.stored_as(), &*self.group) {
+            (None, _) => object,
+            (Some(_), "autoscaling") => crate::autoscaler::to_v2(object),
+            (Some(_), _) => crate::event::to_core(object),
         }
     }
 
     /// Turns a stored object, or one that is ready to be stored, into this kind's form.
     pub fn served(&self, stored: Value) -> Value {
         match &self.behaviour {
-            Behaviour::BuiltIn(row) if row.stored_as.is_some() => crate::event::from_core(stored),
-            Behaviour::BuiltIn(_) => stored,
+            Behaviour::BuiltIn(row) => match (row.stored_as, row.group) {
+                (None, _) => stored,
+                (Some(_), "autoscaling") => crate::autoscaler::from_v2(stored),
+                (Some(_), _) => crate::event::from_core(stored),
+            },
             Behaviour::Custom(custom) => custom.served(stored),
         }
     }
@@ -499,8 +553,8 @@ mod tests {
             for b in &KINDS[i + 1..] {
                 assert_ne!(a, b);
                 assert!(
-                    a.group != b.group || a.kind != b.kind,
-                    "{a:?} and {b:?} share group and kind"
+                    a.group != b.group || a.kind != b.kind || a.storage() == b.storage(),
+                    "{a:?} and {b:?} share group and kind, and are stored apart"
                 );
             }
             assert!(a.schema_name().ends_with(&*a.kind));

@@ -2,18 +2,24 @@
 //! `pkg/util/validation`. Types were checked by the decoder; here it is the values.
 
 pub mod apps;
+pub mod autoscaling;
+pub mod batch;
 pub mod container;
 pub mod data;
 pub mod endpoint_slice;
 pub mod event;
+pub mod ingress;
 pub mod metadata;
 pub mod network_policy;
 pub mod node;
 pub mod pod;
+pub mod policy;
 pub mod rbac;
 pub mod selector;
 pub mod service;
+pub mod storage;
 pub mod volume;
+pub mod workloads;
 
 use serde_json::Value;
 
@@ -63,22 +69,43 @@ pub fn lease(lease: &Value, errors: &mut Errors) {
     }
 }
 
+/// The numbers in the status of workloads.
+const COUNTS: &[&str] = &[
+    "active",
+    "availableReplicas",
+    "collisionCount",
+    "currentNumberScheduled",
+    "currentReplicas",
+    "desiredNumberScheduled",
+    "failed",
+    "fullyLabeledReplicas",
+    "numberAvailable",
+    "numberMisscheduled",
+    "numberReady",
+    "numberUnavailable",
+    "observedGeneration",
+    "ready",
+    "readyReplicas",
+    "replicas",
+    "succeeded",
+    "terminating",
+    "updatedNumberScheduled",
+    "updatedReplicas",
+];
+
 /// Checks of a status write.
 pub fn status(kind: &Kind, new: &Value, _old: &Value, errors: &mut Errors) {
     match kind.id() {
-        ("apps", "Deployment" | "ReplicaSet") => {
-            for field in [
-                "replicas",
-                "readyReplicas",
-                "availableReplicas",
-                "updatedReplicas",
-            ] {
+        ("apps", _) | ("", "ReplicationController") | ("batch", "Job") => {
+            for field in COUNTS {
                 let path = format!("status.{field}");
                 if let Some(count) = int(new, &path) {
                     non_negative(&path, count, errors);
                 }
             }
         }
+        ("policy", "PodDisruptionBudget") => policy::disruption_budget_status(new, errors),
+        ("", "ResourceQuota") => policy::resource_quota_status(new, errors),
         ("", "Pod") => {
             for (i, ip) in list(new, "status.podIPs").iter().enumerate() {
                 ip_address(&format!("status.podIPs[{i}]"), text(ip, "ip"), errors);

@@ -215,14 +215,8 @@ fn affinity(path: &str, spec: &Value, errors: &mut Errors) {
     if let Some(node) = at(affinity, "nodeAffinity") {
         let path = format!("{path}.nodeAffinity");
         if let Some(must) = at(node, required) {
-            let terms = list(must, "nodeSelectorTerms");
             let path = format!("{path}.{required}.nodeSelectorTerms");
-            if terms.is_empty() {
-                errors.required(&path, "must have at least one node selector term");
-            }
-            for (i, term) in terms.iter().enumerate() {
-                node_term(&format!("{path}[{i}]"), term, errors);
-            }
+            node_terms(&path, list(must, "nodeSelectorTerms"), errors);
         }
         for (i, want) in list(node, preferred).iter().enumerate() {
             let path = format!("{path}.{preferred}[{i}]");
@@ -256,6 +250,16 @@ fn weight(path: &str, want: &Value, errors: &mut Errors) {
             weight,
             "must be in the range 1-100",
         );
+    }
+}
+
+/// The terms of a required node selector.
+pub(crate) fn node_terms(path: &str, terms: &[Value], errors: &mut Errors) {
+    if terms.is_empty() {
+        errors.required(path, "must have at least one node selector term");
+    }
+    for (i, term) in terms.iter().enumerate() {
+        node_term(&format!("{path}[{i}]"), term, errors);
     }
 }
 

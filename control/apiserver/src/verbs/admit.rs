@@ -9,7 +9,7 @@ use rhumb_api::status::{ApiError, Errors, Result};
 use rhumb_api::strategy;
 use serde_json::{Value, json};
 
-use super::{Request, store_error, store_key};
+use super::{Request, priority, store_error, store_key};
 use crate::auth::authorize;
 use crate::object;
 use crate::service_ips::{Refused, Reserved};
@@ -52,12 +52,13 @@ pub async fn create(request: &Request, object: &mut Value) -> Result<()> {
     match kind.id() {
         ("", "Pod") => {
             service_account(request, object, &name).await?;
-            admission::priority(object).map_err(|why| ApiError::forbidden(kind, &name, &why))?;
+            priority::pod(request, object).await?;
             admission::default_tolerations(object);
         }
         ("", "Service") => {
             service::default_families(object, request.api.service_ips.families());
         }
+        ("scheduling.k8s.io", "PriorityClass") => priority::class(request, object)?,
         _ => {}
     }
     Ok(())
@@ -204,6 +205,9 @@ async fn namespace_open(request: &Request, namespace: &str, name: &str) -> Resul
 pub fn update(request: &Request, new: &Value, old: &Value) -> Result<()> {
     super::escalate::check(request, new, Some(old))?;
     restricted_update(request, new, old)?;
+    if request.kind.is("scheduling.k8s.io", "PriorityClass") {
+        priority::class(request, new)?;
+    }
     let restricted = request.kind.is("", "Pod")
         && request.resource.subresource.is_empty()
         && !request.user.is_in(crate::auth::MASTERS)

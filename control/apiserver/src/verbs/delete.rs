@@ -45,7 +45,7 @@ fn options(request: &Request) -> Result<DeleteOptions> {
 }
 
 /// What a delete left: the object, if it stays for now.
-enum Deleted {
+pub(super) enum Deleted {
     Removed(Value),
     Stays(Value),
 }
@@ -68,7 +68,7 @@ pub async fn delete(request: &Request) -> Result<Response<Body>> {
     }
 }
 
-async fn delete_one(
+pub(super) async fn delete_one(
     request: &Request,
     namespace: &str,
     name: &str,

@@ -44,12 +44,12 @@ async fn strangers_learn_nothing() {
         "nodes is forbidden: User \"jane\" cannot list resource \"nodes\" in API group \"\" at the cluster scope"
     );
     // What isn't served is not told apart from what is not allowed.
-    jane.get("/apis/batch/v1/jobs")
+    jane.get("/apis/gadgets.example.com/v1/jobs")
         .await
         .refused(403, "Forbidden");
     cluster
         .admin()
-        .get("/apis/batch/v1/jobs")
+        .get("/apis/gadgets.example.com/v1/jobs")
         .await
         .refused(404, "NotFound");
 }

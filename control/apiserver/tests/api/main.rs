@@ -6,6 +6,8 @@ mod bad_input;
 mod client;
 mod definitions;
 mod deletion;
+mod evictions;
+mod kinds;
 mod kubelet;
 mod lists;
 mod rbac;

@@ -22,8 +22,15 @@ fn scaled(value: Option<&IntOrString>, of: i32, round_up: bool) -> i32 {
     match value {
         // The server defaults both to 25 %.
         None => percent(25, of, round_up),
-        Some(IntOrString::Int(n)) => (*n).max(0),
-        Some(IntOrString::String(text)) => text
+        Some(value) => amount(value, of, round_up),
+    }
+}
+
+/// A number, or a percentage of `of`. What can't be read is 0: the server refuses it.
+pub fn amount(value: &IntOrString, of: i32, round_up: bool) -> i32 {
+    match value {
+        IntOrString::Int(n) => (*n).max(0),
+        IntOrString::String(text) => text
             .strip_suffix('%')
             .and_then(|n| n.parse::<i64>().ok())
             .map_or(0, |n| percent(n.max(0), of, round_up)),

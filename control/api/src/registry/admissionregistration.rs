@@ -1,0 +1,92 @@
+//! The kinds of the group `admissionregistration.k8s.io`.
+
+use k8s_openapi::api as k8s;
+
+use super::schema;
+use super::{PLAIN, READ, Row};
+use crate::table;
+
+pub static ROWS: &[Row] = &[
+    Row {
+        group: "admissionregistration.k8s.io",
+        version: "v1",
+        kind: "MutatingAdmissionPolicy",
+        plural: "mutatingadmissionpolicies",
+        singular: "mutatingadmissionpolicy",
+        categories: &["api-extensions"],
+        namespaced: false,
+        verbs: READ,
+        schema_name: schema!(k8s::admissionregistration::v1::MutatingAdmissionPolicy).0,
+        schema: schema!(k8s::admissionregistration::v1::MutatingAdmissionPolicy).1,
+        ..PLAIN
+    },
+    Row {
+        group: "admissionregistration.k8s.io",
+        version: "v1",
+        kind: "MutatingAdmissionPolicyBinding",
+        plural: "mutatingadmissionpolicybindings",
+        singular: "mutatingadmissionpolicybinding",
+        categories: &["api-extensions"],
+        namespaced: false,
+        verbs: READ,
+        schema_name: schema!(k8s::admissionregistration::v1::MutatingAdmissionPolicyBinding).0,
+        schema: schema!(k8s::admissionregistration::v1::MutatingAdmissionPolicyBinding).1,
+        ..PLAIN
+    },
+    Row {
+        group: "admissionregistration.k8s.io",
+        version: "v1",
+        kind: "MutatingWebhookConfiguration",
+        plural: "mutatingwebhookconfigurations",
+        singular: "mutatingwebhookconfiguration",
+        categories: &["api-extensions"],
+        namespaced: false,
+        verbs: READ,
+        schema_name: schema!(k8s::admissionregistration::v1::MutatingWebhookConfiguration).0,
+        schema: schema!(k8s::admissionregistration::v1::MutatingWebhookConfiguration).1,
+        columns: table::storage::WEBHOOKS,
+        cells: table::storage::webhooks,
+        ..PLAIN
+    },
+    Row {
+        group: "admissionregistration.k8s.io",
+        version: "v1",
+        kind: "ValidatingAdmissionPolicy",
+        plural: "validatingadmissionpolicies",
+        singular: "validatingadmissionpolicy",
+        categories: &["api-extensions"],
+        namespaced: false,
+        verbs: READ,
+        schema_name: schema!(k8s::admissionregistration::v1::ValidatingAdmissionPolicy).0,
+        schema: schema!(k8s::admissionregistration::v1::ValidatingAdmissionPolicy).1,
+        ..PLAIN
+    },
+    Row {
+        group: "admissionregistration.k8s.io",
+        version: "v1",
+        kind: "ValidatingAdmissionPolicyBinding",
+        plural: "validatingadmissionpolicybindings",
+        singular: "validatingadmissionpolicybinding",
+        categories: &["api-extensions"],
+        namespaced: false,
+        verbs: READ,
+        schema_name: schema!(k8s::admissionregistration::v1::ValidatingAdmissionPolicyBinding).0,
+        schema: schema!(k8s::admissionregistration::v1::ValidatingAdmissionPolicyBinding).1,
+        ..PLAIN
+    },
+    Row {
+        group: "admissionregistration.k8s.io",
+        version: "v1",
+        kind: "ValidatingWebhookConfiguration",
+        plural: "validatingwebhookconfigurations",
+        singular: "validatingwebhookconfiguration",
+        categories: &["api-extensions"],
+        namespaced: false,
+        verbs: READ,
+        schema_name: schema!(k8s::admissionregistration::v1::ValidatingWebhookConfiguration).0,
+        schema: schema!(k8s::admissionregistration::v1::ValidatingWebhookConfiguration).1,
+        columns: table::storage::WEBHOOKS,
+        cells: table::storage::webhooks,
+        ..PLAIN
+    },
+];
