@@ -13,6 +13,7 @@
 //! - reads: [`registry::Kind::served`], [`selector`], [`table::render`].
 
 pub mod admission;
+pub mod apply;
 mod autoscaler;
 pub mod codec;
 pub mod crd;

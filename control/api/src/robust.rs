@@ -144,6 +144,11 @@ fn object(kind: &Kind, dice: &mut Dice) -> Value {
     any_value(&Type::Struct(types().of(kind)), dice, 0)
 }
 
+/// An object of the kind, or nearly so, that follows from a number.
+pub fn seeded(kind: &Kind, seed: u64) -> Value {
+    object(kind, &mut Dice(seed))
+}
+
 fn decoded(kind: &Kind, value: Value) -> Option<Value> {
     let parsed = Parsed {
         value,

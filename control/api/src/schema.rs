@@ -73,6 +73,20 @@ impl Struct {
     pub fn go_name(&self) -> &str {
         self.name.rsplit('.').next().unwrap_or(&self.name)
     }
+
+    /// Whether the field with this value is the same as no field: Go leaves empty lists and maps
+    /// of optional fields out.
+    pub fn omits(&self, field: &str, value: &Value) -> bool {
+        let Some(field) = self.fields.get(field) else {
+            return false;
+        };
+        let empty = match (&field.ty, value) {
+            (Type::List(_), Value::Array(items)) => items.is_empty(),
+            (Type::Map(_), Value::Object(entries)) => entries.is_empty(),
+            _ => false,
+        };
+        empty && !field.required && self.name.starts_with("io.k8s.")
+    }
 }
 
 #[derive(Debug)]
