@@ -392,7 +392,8 @@ impl Walk {
                         (Type::Map(_), Value::Object(entries)) => entries.is_empty(),
                         _ => false,
                     };
-                    if !empty || field.required {
+                    // But an empty list of managers is an order (`apply`).
+                    if !empty || field.required || key == "managedFields" {
                         out.insert(key, value);
                     }
                 }

@@ -14,11 +14,13 @@ const PATCH_TYPES: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
     STRATEGIC,
+    "application/apply-patch+yaml",
 ];
 
 const CUSTOM_PATCH_TYPES: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
+    "application/apply-patch+yaml",
 ];
 
 /// All documents, made once by the caller and kept or served from.
@@ -533,6 +535,12 @@ fn write_parameters(style: Style) -> Vec<Value> {
     ]
 }
 
+fn patch_parameters(style: Style) -> Vec<Value> {
+    let mut parameters = write_parameters(style);
+    parameters.push(style.parameter("query", "force", "boolean", "Force is going to \"force\" Apply requests. It means user will re-acquire conflicting fields owned by other people. Force flag must be unset for non-apply patch requests."));
+    parameters
+}
+
 fn list_parameters(style: Style) -> Vec<Value> {
     [
         ("allowWatchBookmarks", "boolean", "allowWatchBookmarks requests watch events with type \"BOOKMARK\"."),
@@ -602,7 +610,7 @@ fn put(kind: &Kind, style: Style) -> Value {
 fn patch(kind: &Kind, style: Style) -> Value {
     let description = format!("partially update the specified {}", kind.kind);
     let mut patched = operation(kind, style, "patch", description).make(
-        write_parameters(style),
+        patch_parameters(style),
         &[200, 201],
         &kind.schema_name(),
     );
@@ -762,7 +770,7 @@ fn subresource(kind: &Kind, sub: &Subresource, style: Style) -> Vec<(&'static st
                     }
                     "patch" => {
                         let mut op = base("patch", "partially update").make(
-                            write_parameters(style),
+                            patch_parameters(style),
                             &[200, 201],
                             &schema,
                         );

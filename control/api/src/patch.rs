@@ -13,29 +13,25 @@ pub enum PatchType {
     Json,
     Merge,
     Strategic,
+    /// Server-side apply: `apply::Writer` merges it.
+    Apply,
 }
 
 const ACCEPTED: &[&str] = &[
     "application/json-patch+json",
     "application/merge-patch+json",
     "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
 ];
 
 impl PatchType {
-    /// From `Content-Type`. Server-side apply is refused by name.
+    /// From `Content-Type`.
     pub fn from_media_type(media_type: &str) -> Result<Self> {
         match media_type.split(';').next().unwrap_or("").trim() {
             "application/json-patch+json" => Ok(PatchType::Json),
             "application/merge-patch+json" => Ok(PatchType::Merge),
             "application/strategic-merge-patch+json" => Ok(PatchType::Strategic),
-            "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
-                let mut error = ApiError::unsupported_media_type(ACCEPTED);
-                error.message = format!(
-                    "server-side apply (application/apply-patch+yaml) is not supported; apply on the client's side (kubectl apply without --server-side) or use one of: {}",
-                    ACCEPTED.join(", ")
-                );
-                Err(error)
-            }
+            "application/apply-patch+yaml" => Ok(PatchType::Apply),
             _ => Err(ApiError::unsupported_media_type(ACCEPTED)),
         }
     }
@@ -93,6 +89,8 @@ pub fn apply_named(
             json_patch::merge(&mut patched, &parsed);
             patched
         }
+        // It isn't a patch of an object alone, but of who manages it.
+        PatchType::Apply => return Err(ApiError::unsupported_media_type(ACCEPTED)),
         PatchType::Strategic => {
             let Some(id) = types().by_name(struct_name) else {
                 return Err(ApiError::internal(format!(
@@ -176,9 +174,12 @@ mod tests {
             PatchType::from_media_type("application/merge-patch+json; charset=utf-8").unwrap(),
             PatchType::Merge
         );
-        let error = PatchType::from_media_type("application/apply-patch+yaml").unwrap_err();
+        assert_eq!(
+            PatchType::from_media_type("application/apply-patch+yaml").unwrap(),
+            PatchType::Apply
+        );
+        let error = PatchType::from_media_type("application/apply-patch+cbor").unwrap_err();
         assert_eq!(error.code, 415);
-        assert!(error.message.contains("server-side apply"));
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub struct Struct {
     pub fields: HashMap<String, Field>,
     /// Whether server-side apply takes it as one value.
     pub atomic: bool,
+    /// Whether it keeps fields that it doesn't declare.
+    pub open: bool,
 }
 
 impl Struct {
@@ -96,6 +98,12 @@ pub struct Types {
 }
 
 impl Types {
+    pub fn from_structs(structs: Vec<Struct>) -> Types {
+        let names = structs.iter().enumerate();
+        let by_name = names.map(|(i, s)| (s.name.clone(), i)).collect();
+        Types { structs, by_name }
+    }
+
     pub fn get(&self, id: StructId) -> &Struct {
         &self.structs[id]
     }
@@ -214,6 +222,7 @@ fn compile(definitions: &Map<String, Value>) -> Types {
                 atomic: schema
                     .get("x-kubernetes-map-type")
                     .is_some_and(|t| t == "atomic"),
+                open: false,
             }
         })
         .collect();

@@ -119,7 +119,6 @@ pub fn prepare_create(kind: &Kind, object: &mut Value, ctx: &CreateContext<'_>) 
         "deletionTimestamp",
         "deletionGracePeriodSeconds",
         "selfLink",
-        "managedFields",
         "generation",
     ] {
         remove(meta, field);
@@ -224,6 +223,7 @@ pub fn prepare_status_update(kind: &Kind, new: &mut Value, old: &Value) -> Resul
     let status = new.get("status").cloned();
     let mut merged = old.clone();
     put(&mut merged, "status", status);
+    take_managed(&mut merged, new);
     if kind.is("", "Pod") {
         // Set at creation, and never changed.
         if let Some(status) = json::child(&mut merged, "status") {
@@ -244,6 +244,14 @@ pub fn prepare_status_update(kind: &Kind, new: &mut Value, old: &Value) -> Resul
     Ok(outcome(kind, new))
 }
 
+/// What tracking made of `metadata.managedFields` (`apply::Writer`), whatever else counts.
+fn take_managed(merged: &mut Value, new: &Value) {
+    let managed = at(new, "metadata.managedFields").cloned();
+    if let Some(metadata) = json::child(merged, "metadata") {
+        put(metadata, "managedFields", managed);
+    }
+}
+
 /// `namespaces/finalize`: only `spec.finalizers` counts.
 pub fn prepare_finalize(kind: &Kind, new: &mut Value, old: &Value) -> Result<UpdateOutcome> {
     check_version(kind, new, old)?;
@@ -252,6 +260,7 @@ pub fn prepare_finalize(kind: &Kind, new: &mut Value, old: &Value) -> Result<Upd
     if let Some(spec) = json::child(&mut merged, "spec") {
         put(spec, "finalizers", finalizers);
     }
+    take_managed(&mut merged, new);
     *new = merged;
     Ok(outcome(kind, new))
 }
@@ -311,7 +320,6 @@ fn keep_system_fields(kind: &Kind, new: &mut Value, old: &Value) -> Result<()> {
         "generation",
         "generateName",
         "selfLink",
-        "managedFields",
     ] {
         put(
             meta,

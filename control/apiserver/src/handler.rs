@@ -214,6 +214,18 @@ async fn may(
     }
 }
 
+/// An apply of what isn't there is a create too.
+pub async fn may_create(request: &Request) -> Result<()> {
+    let Request {
+        api,
+        user,
+        resource,
+        query,
+        ..
+    } = request;
+    may(api, user, "create", resource, query)
+}
+
 async fn dispatch(
     api: &Arc<Api>,
     user: Arc<User>,

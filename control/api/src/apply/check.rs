@@ -36,7 +36,7 @@ fn visit(place: Place<'_>, value: &Value, path: &str, faults: &mut Vec<String>) 
             let of = place.struct_of(*id);
             for (name, value) in fields {
                 let path = format!("{path}.{name}");
-                if !of.fields.contains_key(name) {
+                if !of.fields.contains_key(name) && !of.open {
                     fault(faults, &path, "field not declared in schema");
                     break;
                 }

@@ -11,9 +11,11 @@
 
 pub mod check;
 pub mod compare;
+pub mod custom;
 pub mod fieldset;
 pub mod managed;
 pub mod merge;
+mod options;
 pub mod path;
 mod refusal;
 pub mod scale;
@@ -34,6 +36,7 @@ use managed::{Entry, Managed, Manager};
 use path::Step;
 use typed::Place;
 
+pub use options::{check_options, manager_of, parse};
 pub use refusal::Conflict;
 
 /// What client-side apply keeps its last configuration in.
@@ -74,8 +77,14 @@ impl<'a> Subject<'a> {
         Subject {
             api_version: kind.api_version(),
             kind: &kind.kind,
-            types: types(),
-            ty: Type::Struct(types().of(kind)),
+            types: match kind.as_custom() {
+                Some(custom) => custom.types(),
+                None => types(),
+            },
+            ty: Type::Struct(match kind.as_custom() {
+                Some(_) => custom::ROOT,
+                None => types().of(kind),
+            }),
             keeps_status: kind.status != StatusRule::None,
         }
     }
@@ -118,28 +127,6 @@ pub struct Applied {
     pub object: Value,
     /// `metadata.managedFields`.
     pub managed: Option<Value>,
-}
-
-/// The manager of a write that is no apply: `fieldManager`, or what the client calls itself.
-pub fn manager_of(field_manager: &str, user_agent: &str) -> String {
-    const LONGEST: usize = 128;
-    if !field_manager.is_empty() {
-        return field_manager.to_string();
-    }
-    let agent = user_agent.split('/').next().unwrap_or("");
-    let printable = agent.chars().filter(|c| !c.is_control());
-    let mut name = String::new();
-    for c in printable {
-        if name.len() + c.len_utf8() > LONGEST {
-            break;
-        }
-        name.push(c);
-    }
-    if name.is_empty() {
-        "unknown".to_string()
-    } else {
-        name
-    }
 }
 
 /// The fields of metadata that nobody owns.

@@ -6,8 +6,18 @@ use serde_json::Value;
 use super::fieldset::FieldSet;
 use super::managed::{Entry, Managed};
 use super::path::Step;
+use crate::crd::Custom;
+use crate::registry::Kind;
 
 pub const VERSION: &str = "autoscaling/v1";
+
+/// Where a kind has its `replicas`.
+pub fn path(kind: &Kind) -> Vec<Step> {
+    match kind.as_custom().and_then(Custom::scale) {
+        Some(paths) => paths.spec_replicas.split('.').map(Step::field).collect(),
+        None => in_scale(),
+    }
+}
 
 fn in_scale() -> Vec<Step> {
     vec![Step::field("spec"), Step::field("replicas")]

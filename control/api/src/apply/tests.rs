@@ -569,14 +569,6 @@ fn replicas_have_one_owner_through_both_doors() {
     );
 }
 
-#[test]
-fn names_of_managers() {
-    assert_eq!(manager_of("me", "kubectl/v1.36"), "me");
-    assert_eq!(manager_of("", "kubectl/v1.36.0 (linux/amd64)"), "kubectl");
-    assert_eq!(manager_of("", ""), "unknown");
-    assert_eq!(manager_of("", &"x".repeat(300)).len(), 128);
-}
-
 /// Some of a pod: maps, sets, lists by name, single values.
 fn any_pod() -> impl Strategy<Value = Value> {
     let text = || prop::sample::select(vec!["a", "b", "c"]);

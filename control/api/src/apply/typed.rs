@@ -85,7 +85,8 @@ impl<'a> Place<'a> {
     pub fn shape(self, value: &Value) -> Shape<'a> {
         match (self.ty, self.relation()) {
             (_, Relation::Atomic) => Shape::Leaf,
-            (Type::Struct(id), relation) => {
+            (Type::StructOrAny(_), _) if !value.is_object() => Shape::Leaf,
+            (Type::Struct(id) | Type::StructOrAny(id), relation) => {
                 let of = self.types.get(*id);
                 match of.atomic && *relation != Relation::Granular {
                     true => Shape::Leaf,

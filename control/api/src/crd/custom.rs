@@ -2,18 +2,20 @@
 //! different from built-in ones.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 
 use super::json_path::JsonPath;
 use super::structural::Schema;
 use super::{names, openapi, prune, rules, validate};
+use crate::apply;
 use crate::codec::{self, Decoded, FieldValidation, Parsed};
 use crate::json::{self, at, flag, list, text};
 use crate::registry::{
     ALL, Behaviour, Kind, NameRule, SCALE, STATUS, Selectable, StatusRule, Subresource,
 };
+use crate::schema::Types;
 use crate::status::{ApiError, Errors, Result};
 use crate::table::Now;
 use crate::time;
@@ -34,6 +36,8 @@ struct Version {
     schema: Schema,
     /// As it was written.
     source: Value,
+    /// As apply sees it, made when somebody tracks fields first.
+    types: OnceLock<Types>,
     columns: Vec<CustomColumn>,
     scale: Option<ScalePaths>,
     warning: Option<String>,
@@ -201,6 +205,7 @@ impl Version {
                 .map(|field| dotted(field, "jsonPath"))
                 .collect(),
             source,
+            types: OnceLock::new(),
             name,
             warning,
         }
@@ -247,6 +252,14 @@ impl Custom {
     /// The schema as the definition has it.
     pub fn source(&self) -> &Value {
         &self.version().source
+    }
+
+    /// The types of the schema; the object's is `apply::custom::ROOT`.
+    pub fn types(&self) -> &Types {
+        let version = self.version();
+        version
+            .types
+            .get_or_init(|| apply::custom::compile(&version.source))
     }
 
     pub fn is_storage_version(&self) -> bool {

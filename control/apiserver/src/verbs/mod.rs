@@ -5,6 +5,7 @@ pub mod bind;
 pub mod delete;
 pub mod escalate;
 pub mod eviction;
+pub mod fields;
 pub mod list;
 pub mod priority;
 pub mod render;

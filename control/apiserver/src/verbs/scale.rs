@@ -8,8 +8,8 @@ use rhumb_api::scale;
 use rhumb_api::status::{ApiError, Result};
 use serde_json::Value;
 
-use super::Request;
 use super::write::{Part, modify};
+use super::{Request, fields};
 use crate::http::reply::{self, Body};
 
 const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
@@ -27,6 +27,13 @@ fn of(kind: &Kind, object: &Value) -> Result<Value> {
     })
 }
 
+/// The object with what its Scale says now.
+fn with_scale(request: &Request, old: &Value, scaled: &Value) -> Result<Value> {
+    let mut object = scale::apply(&request.kind, old, scaled)?;
+    fields::from_scale(&request.kind, &mut object, scaled);
+    Ok(object)
+}
+
 pub async fn get(request: &Request) -> Result<Response<Body>> {
     let (_, object) = request.current(&request.resource.name).await?;
     Ok(reply::object(
@@ -41,8 +48,11 @@ pub async fn update(request: &Request) -> Result<Response<Body>> {
     let parsed = codec::parse(request.content_type(), &request.body)?;
     let decoded = codec::decode_named(SCALE, parsed, validation)?;
     let dry_run = request.dry_run()?;
+    let manager = fields::manager(request, "UpdateOptions", false)?;
     let stored = modify(request, Part::Main, dry_run, |old| {
-        scale::apply(&request.kind, old, &decoded.object)
+        let mut scaled = decoded.object.clone();
+        manager.track_scale(request, old, &of(&request.kind, old)?, &mut scaled);
+        with_scale(request, old, &scaled)
     })
     .await?;
     let mut response = reply::object(StatusCode::OK, request.accept, &of(&request.kind, &stored)?);
@@ -53,15 +63,23 @@ pub async fn update(request: &Request) -> Result<Response<Body>> {
 pub async fn patch(request: &Request) -> Result<Response<Body>> {
     let patch_type = PatchType::from_media_type(request.content_type())?;
     let dry_run = request.dry_run()?;
+    let applies = patch_type == PatchType::Apply;
+    let manager = fields::manager(request, "PatchOptions", applies)?;
     let stored = modify(request, Part::Main, dry_run, |old| {
-        let patched =
-            patch::apply_named(SCALE, patch_type, &of(&request.kind, old)?, &request.body)?;
+        let live = of(&request.kind, old)?;
+        let patched = match applies {
+            true => manager.apply_scale(request, old, &live)?,
+            false => patch::apply_named(SCALE, patch_type, &live, &request.body)?,
+        };
         let parsed = codec::Parsed {
             value: patched,
             duplicates: Vec::new(),
         };
-        let decoded = codec::decode_named(SCALE, parsed, FieldValidation::Ignore)?;
-        scale::apply(&request.kind, old, &decoded.object)
+        let mut scaled = codec::decode_named(SCALE, parsed, FieldValidation::Ignore)?.object;
+        if !applies {
+            manager.track_scale(request, old, &live, &mut scaled);
+        }
+        with_scale(request, old, &scaled)
     })
     .await?;
     Ok(reply::object(

@@ -10,7 +10,7 @@ use rhumb_api::strategy::{self, CreateContext, UpdateOutcome};
 use rhumb_store::{Change, Condition, Outcome, Write};
 use serde_json::Value;
 
-use super::{ATTEMPTS, Request, admit, set_version, store_error, store_key};
+use super::{ATTEMPTS, Request, admit, fields, set_version, store_error, store_key};
 use crate::http::reply::{self, Body};
 use crate::object;
 
@@ -26,7 +26,7 @@ pub enum Part {
     Finalize,
 }
 
-fn validation(request: &Request) -> Result<FieldValidation> {
+pub fn validation(request: &Request) -> Result<FieldValidation> {
     FieldValidation::parse(request.query.get("fieldValidation"))
 }
 
@@ -40,6 +40,7 @@ pub fn put(kind: &Kind, object: &Value) -> Change {
 pub async fn create(request: &Request) -> Result<Response<Body>> {
     let validation = validation(request)?;
     let dry_run = request.dry_run()?;
+    let manager = fields::manager(request, "CreateOptions", false)?;
     let Decoded {
         mut object,
         warnings,
@@ -51,6 +52,7 @@ pub async fn create(request: &Request) -> Result<Response<Body>> {
     )?;
     strategy::conform(&request.kind, &mut object, request.namespace(), None)?;
     rhumb_api::default_object(&request.kind, &mut object);
+    manager.track(request, None, &mut object);
     let stored = create_object(request, object, dry_run).await?;
     let mut response = request.answer(StatusCode::CREATED, stored)?;
     reply::warn(&mut response, &warnings);
@@ -58,7 +60,7 @@ pub async fn create(request: &Request) -> Result<Response<Body>> {
 }
 
 /// Creates a decoded and defaulted object; returns it as stored.
-async fn create_object(request: &Request, object: Value, dry_run: bool) -> Result<Value> {
+pub async fn create_object(request: &Request, object: Value, dry_run: bool) -> Result<Value> {
     let kind = &request.kind;
     let template = kind.to_stored(object);
     let generated = text(&template, "metadata.name").is_empty();
@@ -110,6 +112,7 @@ async fn create_object(request: &Request, object: Value, dry_run: bool) -> Resul
 pub async fn update(request: &Request, part: Part) -> Result<Response<Body>> {
     let validation = validation(request)?;
     let dry_run = request.dry_run()?;
+    let manager = fields::manager(request, "UpdateOptions", false)?;
     let kind = &request.kind;
     let Decoded {
         mut object,
@@ -118,8 +121,12 @@ pub async fn update(request: &Request, part: Part) -> Result<Response<Body>> {
     let name = request.resource.name.as_str();
     strategy::conform(kind, &mut object, request.namespace(), Some(name))?;
     rhumb_api::default_object(kind, &mut object);
-    let new = kind.to_stored(object);
-    let stored = modify(request, part, dry_run, |_| Ok(new.clone())).await?;
+    let stored = modify(request, part, dry_run, |old| {
+        let mut new = object.clone();
+        manager.track(request, Some(old), &mut new);
+        Ok(kind.to_stored(new))
+    })
+    .await?;
     let mut response = request.answer(StatusCode::OK, stored)?;
     reply::warn(&mut response, &warnings);
     Ok(response)
@@ -130,6 +137,10 @@ pub async fn patch(request: &Request, part: Part) -> Result<Response<Body>> {
     let dry_run = request.dry_run()?;
     let kind = &request.kind;
     let patch_type = PatchType::from_media_type(request.content_type())?;
+    if patch_type == PatchType::Apply {
+        return fields::apply(request, part).await;
+    }
+    let manager = fields::manager(request, "PatchOptions", false)?;
     let name = request.resource.name.as_str();
     let mut warnings = Vec::new();
     let stored = modify(request, part, dry_run, |old| {
@@ -140,6 +151,7 @@ pub async fn patch(request: &Request, part: Part) -> Result<Response<Body>> {
         let mut object = decoded.object;
         strategy::conform(kind, &mut object, request.namespace(), Some(name))?;
         rhumb_api::default_object(kind, &mut object);
+        manager.track(request, Some(old), &mut object);
         Ok(kind.to_stored(object))
     })
     .await?;

@@ -229,6 +229,18 @@ impl Client {
         self.call("PATCH", path, &headers, patch.to_string()).await
     }
 
+    /// Server-side apply; `query` has the manager.
+    pub async fn apply(&self, path: &str, query: &str, config: &Value) -> Answer {
+        let headers = [("content-type", "application/apply-patch+yaml")];
+        self.call(
+            "PATCH",
+            &format!("{path}?{query}"),
+            &headers,
+            config.to_string(),
+        )
+        .await
+    }
+
     pub async fn delete(&self, path: &str, options: Option<&Value>) -> Answer {
         match options {
             Some(options) => {

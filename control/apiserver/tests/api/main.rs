@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says what failed by its line")]
 
 mod access;
+mod apply;
 mod bad_input;
 mod client;
 mod definitions;

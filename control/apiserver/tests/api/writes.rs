@@ -100,13 +100,6 @@ async fn every_kind_of_patch() {
         .patch(&path, "merge", &stale)
         .await
         .refused(409, "Conflict");
-    let apply = [("content-type", "application/apply-patch+yaml")];
-    let message = admin
-        .call("PATCH", &format!("{path}?fieldManager=x"), &apply, "{}")
-        .await
-        .refused(415, "UnsupportedMediaType");
-    assert!(message.contains("server-side apply"), "{message}");
-
     let scale = admin.get(&format!("{path}/scale")).await.ok(200);
     assert_eq!(scale["spec"]["replicas"], 4);
     let patched = admin
