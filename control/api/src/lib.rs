@@ -2,13 +2,15 @@
 //! No I/O, no clock, no randomness: callers bring time, uids and random bits.
 //!
 //! The way of a write through this crate, as `rhumb-apiserver` walks it:
-//! - create: [`codec::decode`] → [`strategy::conform`] → [`default_object`] → admission
+//! - create: [`codec::decode`] → [`strategy::conform`] → [`default_object`] → [`apply::Writer::track`] → admission
 //!   ([`admission`], [`service::default_families`]) → allocation → [`registry::Kind::to_stored`] →
 //!   [`strategy::prepare_create`] → store.
-//! - update: [`codec::decode`] → [`strategy::conform`] → [`default_object`] →
+//! - update: [`codec::decode`] → [`strategy::conform`] → [`default_object`] → [`apply::Writer::track`] →
 //!   [`registry::Kind::to_stored`] → [`strategy::prepare_update`] → store, or remove.
 //! - patch: [`patch::apply`] to the served form of the current object → [`codec::decode_patched`] →
 //!   as update.
+//! - apply: [`apply::Writer::apply`] to the served form of the current object, or to none →
+//!   [`codec::decode_patched`] → as update, or as create.
 //! - delete: [`strategy::prepare_delete`].
 //! - reads: [`registry::Kind::served`], [`selector`], [`table::render`].
 

@@ -223,7 +223,7 @@ pub async fn may_create(request: &Request) -> Result<()> {
         query,
         ..
     } = request;
-    may(api, user, "create", resource, query)
+    may(api, user, "create", resource, query).await
 }
 
 async fn dispatch(

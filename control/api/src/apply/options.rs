@@ -33,12 +33,7 @@ pub fn check_options(options: &str, manager: &str, force: bool, applies: bool) -
     if errors.is_empty() {
         return Ok(());
     }
-    Err(ApiError::invalid_named(
-        "meta.k8s.io",
-        options,
-        "",
-        errors,
-    ))
+    Err(ApiError::invalid_named("meta.k8s.io", options, "", errors))
 }
 
 pub fn is_printable(c: char) -> bool {

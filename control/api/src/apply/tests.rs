@@ -534,7 +534,7 @@ fn replicas_have_one_owner_through_both_doors() {
         in_scale[0]["fieldsV1"],
         json!({"f:spec": {"f:replicas": {}}})
     );
-    let mut scale = crate::scale::of(cluster.live());
+    let mut scale = crate::scale::of(cluster.kind, cluster.live()).unwrap();
     set_managed(&mut scale, Some(in_scale));
     let writer = Writer {
         of: Subject::scale().unwrap(),

@@ -217,6 +217,8 @@ pub fn update(request: &Request, new: &Value, old: &Value) -> Result<()> {
             let mut value = value.clone();
             if let Some(metadata) = json::child(&mut value, "metadata") {
                 json::remove(metadata, "annotations");
+                // Whoever changes an annotation owns it then.
+                json::remove(metadata, "managedFields");
             }
             value
         };

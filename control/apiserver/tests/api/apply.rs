@@ -489,17 +489,31 @@ async fn versions_share_their_managers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn creating_by_apply_needs_leave_to_create() {
     let cluster = Cluster::start().await;
-    // Agents may patch nodes, and not create them.
-    let agent = cluster.client("system:rhumb-agent:n1", &["system:rhumb-agents"]);
-    let path = "/api/v1/namespaces/default/pods/p";
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "annotations": {"a": "b"}},
-        "spec": {"containers": [{"name": "c", "image": "i"}]}});
-    let message = agent
-        .apply(path, "fieldManager=agent", &pod)
+    let admin = cluster.admin();
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let role = json!({"metadata": {"name": "patcher"}, "rules": [
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["patch"]}]});
+    admin.post(&format!("{rbac}/roles"), &role).await.ok(201);
+    let binding = json!({
+        "metadata": {"name": "patcher"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "patcher"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "jane"}],
+    });
+    let bindings = format!("{rbac}/rolebindings");
+    admin.post(&bindings, &binding).await.ok(201);
+    let jane = cluster.client("jane", &[]);
+    let path = format!("{MAPS}/m");
+    let config = config_map(json!({"a": "1"}));
+    let message = jane
+        .apply(&path, "fieldManager=jane", &config)
         .await
         .refused(403, "Forbidden");
     assert!(
-        message.contains("cannot create resource \"pods\""),
+        message.contains("cannot create resource \"configmaps\""),
         "{message}"
     );
+    admin.apply(&path, "fieldManager=me", &config).await.ok(201);
+    jane.apply(&path, "fieldManager=jane", &config)
+        .await
+        .ok(200);
 }
