@@ -3,10 +3,11 @@
 use std::{fmt::Debug, time::Duration};
 
 use k8s_openapi::api::{
-    apps::v1::{Deployment, ReplicaSet},
+    apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet},
     coordination::v1::Lease,
     core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
+    policy::v1::PodDisruptionBudget,
 };
 use kube::{Api, Client, Resource, runtime::watcher};
 use rhumb_client::{
@@ -26,6 +27,9 @@ pub struct Context {
     pub nodes: Informer<Node>,
     pub deployments: Informer<Deployment>,
     pub replica_sets: Informer<ReplicaSet>,
+    pub daemon_sets: Informer<DaemonSet>,
+    pub controller_revisions: Informer<ControllerRevision>,
+    pub disruption_budgets: Informer<PodDisruptionBudget>,
     pub services: Informer<Service>,
     pub endpoint_slices: Informer<EndpointSlice>,
     pub namespaces: Informer<Namespace>,
@@ -73,6 +77,11 @@ impl Context {
                 .with_index("namespace", by_namespace)
                 .with_index("controller", by_controller)
                 .with_index("orphan", by_namespace_if_orphan),
+            daemon_sets: Informer::new().with_index("namespace", by_namespace),
+            controller_revisions: Informer::new()
+                .with_index("controller", by_controller)
+                .with_index("orphan", by_namespace_if_orphan),
+            disruption_budgets: Informer::new().with_index("namespace", by_namespace),
             services: Informer::new().with_index("namespace", by_namespace),
             endpoint_slices: Informer::new().with_index("service", |slice: &EndpointSlice| {
                 crate::endpointslice::service_of(slice)
@@ -117,6 +126,9 @@ impl Context {
         start!(nodes);
         start!(deployments);
         start!(replica_sets);
+        start!(daemon_sets);
+        start!(controller_revisions);
+        start!(disruption_budgets);
         start!(services);
         start!(endpoint_slices);
         start!(namespaces);

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`deployment`] | one ReplicaSet a template, scaled as the strategy says |
 //! | [`replicaset`] | as many pods as asked for |
+//! | [`daemonset`] | one pod a node |
+//! | [`disruption`] | how many pods may be evicted |
 //! | [`endpointslice`] | the pods behind each Service |
 //! | [`node::ipam`] | each node's part of the pod network |
 //! | [`node::lifecycle`], [`node::eviction`] | conditions and taints of nodes that are silent; their pods |
@@ -19,8 +21,10 @@
 pub mod cluster_roles;
 pub mod config;
 pub mod context;
+pub mod daemonset;
 pub mod deployment;
 pub mod discovery;
+pub mod disruption;
 pub mod endpointslice;
 pub mod gc;
 pub mod namespace;
@@ -53,6 +57,8 @@ pub async fn run(
     // Controllers first: they hang their handlers on the informers, which must not have started.
     let deployments = deployment::DeploymentController::new(&ctx);
     let replica_sets = replicaset::ReplicaSetController::new(&ctx);
+    let daemon_sets = daemonset::DaemonSetController::new(&ctx);
+    let disruptions = disruption::DisruptionController::new(&ctx);
     let endpoint_slices = endpointslice::EndpointSliceController::new(&ctx);
     let ipam = node::ipam::NodeIpam::new(&ctx, &config);
     let lifecycle = node::lifecycle::NodeLifecycle::new(&ctx, &config);
@@ -64,6 +70,8 @@ pub async fn run(
     ctx.start_informers(&mut tasks);
     tasks.spawn(deployments.run(shutdown.clone()));
     tasks.spawn(replica_sets.run(shutdown.clone()));
+    tasks.spawn(daemon_sets.run(shutdown.clone()));
+    tasks.spawn(disruptions.run(shutdown.clone()));
     tasks.spawn(endpoint_slices.run(shutdown.clone()));
     tasks.spawn(ipam.run(shutdown.clone()));
     tasks.spawn(lifecycle.run(shutdown.clone()));

@@ -125,7 +125,7 @@ pub fn template(d: &Deployment) -> PodTemplateSpec {
 }
 
 /// A name for the template, stable across restarts; `collisions` counts earlier clashes.
-fn hash(template: &PodTemplateSpec, collisions: i32) -> String {
+pub fn hash(template: &PodTemplateSpec, collisions: i32) -> String {
     // FNV-1a over the JSON form, whose keys are in a fixed order.
     let json = serde_json::to_vec(template).unwrap_or_default();
     let fnv = |seed: u32, bytes: &[u8]| {

@@ -12,26 +12,16 @@ use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams, Preconditions},
 };
-use rhumb_client::{Change, EventKind, ObjectKey, Recorder, WorkQueue, is_conflict, is_not_found};
+use rhumb_client::{
+    Change, EventKind, ObjectKey, Recorder, WorkQueue, is_conflict, is_not_found,
+    selectors::tolerates,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     context::{Context, run_queue},
     pod,
 };
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let text = |o: &Option<String>| o.clone().unwrap_or_default();
-    let (key, effect) = (text(&toleration.key), text(&toleration.effect));
-    if (!effect.is_empty() && effect != taint.effect) || (!key.is_empty() && key != taint.key) {
-        return false;
-    }
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "Exists" => true,
-        "" | "Equal" => !key.is_empty() && text(&toleration.value) == text(&taint.value),
-        _ => false,
-    }
-}
 
 /// When a pod has to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
