@@ -16,6 +16,7 @@ mod restarts;
 mod services;
 mod streams;
 mod support;
+mod workloads;
 
 use anyhow::Context;
 use libtest_mimic::{Arguments, Trial};
@@ -77,6 +78,8 @@ const TESTS: &[(&str, Test)] = &[
         kubelet::probes_and_sandboxes,
     ),
     ("exec_streams", kubelet::exec_streams),
+    ("daemon_sets_on_every_node", workloads::daemon_sets),
+    ("evictions_keep_to_budgets", workloads::budgets),
     ("attach_streams", streams::attach),
     ("port_forward", streams::port_forward),
     ("images_are_pulled_from_a_registry", images::pull),
