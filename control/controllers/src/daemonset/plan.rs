@@ -238,12 +238,12 @@ fn keep_one(
     }
 }
 
+/// A pod that may be there.
+type Slot<'a> = Option<&'a Arc<Pod>>;
+
 /// What a node has of the new and the old template; `None` if it has several of one, which
 /// `manage` has to clean up first.
-fn on_node<'a>(
-    there: &'a [Arc<Pod>],
-    hash: &str,
-) -> Option<(Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>)> {
+fn on_node<'a>(there: &'a [Arc<Pod>], hash: &str) -> Option<(Slot<'a>, Slot<'a>)> {
     let (mut new, mut old) = (None, None);
     for p in there.iter().filter(|p| !pod::is_terminating(p)) {
         let slot = if is_updated(p, hash) {
