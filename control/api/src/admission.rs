@@ -1,6 +1,8 @@
 //! Admission of pods, pure: what kube-apiserver's ServiceAccount, DefaultTolerationSeconds and
 //! Priority plugins do.
 
+pub mod pod_security;
+
 use serde_json::{Value, json};
 
 use crate::json::{self, at, list, text};

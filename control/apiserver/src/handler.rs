@@ -23,7 +23,7 @@ use crate::system;
 use crate::verbs::review::Asked;
 use crate::verbs::write::Part;
 use crate::verbs::{
-    self, Request, bind, delete, eviction, list, review, scale, token, watch, write,
+    self, Request, Warnings, bind, delete, eviction, list, review, scale, token, watch, write,
 };
 
 /// As kube-apiserver.
@@ -309,13 +309,15 @@ async fn dispatch(
         accept,
         headers: parts.headers,
         body,
+        warnings: Warnings::default(),
     };
     if request.kind.group == rbac::GROUP {
         // What one may grant depends on all roles and bindings that were written before.
         let _ = api.cache.reach(api.store.revision(), verbs::WAIT).await;
     }
     let subresource = request.resource.subresource.clone();
-    match (subresource.as_str(), verb) {
+    let warnings = request.warnings.clone();
+    let answer = match (subresource.as_str(), verb) {
         ("", "get") | ("status", "get") => list::get(&request).await,
         ("", "list") => list::list(&request).await,
         ("", "watch") => watch::watch(request).await,
@@ -334,7 +336,10 @@ async fn dispatch(
         ("eviction", "create") => eviction::create(&request).await,
         ("token", "create") => token::create(&request).await,
         _ => Err(ApiError::method_not_supported(&kind, verb)),
-    }
+    };
+    let mut response = answer?;
+    reply::warn(&mut response, &warnings.take());
+    Ok(response)
 }
 
 async fn read_body(headers: &http::HeaderMap, mut body: Incoming) -> Result<bytes::Bytes> {

@@ -1,5 +1,6 @@
 //! The verbs, generic over the registry of kinds.
 
+pub mod admission;
 pub mod admit;
 pub mod bind;
 pub mod delete;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
+use parking_lot::Mutex;
 use rhumb_api::json;
 use rhumb_api::registry::Kind;
 use rhumb_api::status::{ApiError, Result};
@@ -49,9 +51,29 @@ pub struct Request {
     pub accept: Accept,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// What the answer warns about, if the request succeeds.
+    pub warnings: Warnings,
+}
+
+/// Warnings that arise on the way of a request.
+#[derive(Clone, Debug, Default)]
+pub struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Warnings {
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock())
+    }
 }
 
 impl Request {
+    /// Adds a warning to the answer, once: a write may be tried several times.
+    pub fn warn(&self, warning: String) {
+        let mut warnings = self.warnings.0.lock();
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+
     pub fn namespace(&self) -> Option<&str> {
         self.kind
             .namespaced

@@ -10,7 +10,7 @@ use rhumb_api::strategy::{self, CreateContext, UpdateOutcome};
 use rhumb_store::{Change, Condition, Outcome, Write};
 use serde_json::Value;
 
-use super::{ATTEMPTS, Request, admit, fields, set_version, store_error, store_key};
+use super::{ATTEMPTS, Request, admission, admit, fields, set_version, store_error, store_key};
 use crate::http::reply::{self, Body};
 use crate::object;
 
@@ -81,6 +81,7 @@ pub async fn create_object(request: &Request, object: Value, dry_run: bool) -> R
         // Cluster IPs are given last, so that a refused Service takes none.
         strategy::prepare_create(kind.storage(), &mut object, &context)?;
         let name = text(&object, "metadata.name").to_string();
+        admission::validate(request, &object, None).await?;
         let reserved = admit::allocate(request, &mut object, None)?;
         if dry_run {
             return Ok(object);
@@ -188,6 +189,7 @@ pub async fn modify(
             Part::Finalize => strategy::prepare_finalize(storage, &mut new, &old)?,
         };
         admit::update(request, &new, &old)?;
+        admission::validate(request, &new, Some(&old)).await?;
         let reserved = admit::allocate(request, &mut new, Some(&old))?;
         let change = match outcome {
             UpdateOutcome::Remove => Change::Delete,

@@ -11,6 +11,7 @@ mod evictions;
 mod kinds;
 mod kubelet;
 mod lists;
+mod pod_security;
 mod rbac;
 mod services;
 mod tokens;
