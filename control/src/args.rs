@@ -66,6 +66,15 @@ pub struct Server {
     /// its tokens are about.
     #[arg(long, env = "RHUMB_SERVICE_ACCOUNT_KEY_FILE", value_delimiter = ',', num_args = 1..)]
     pub service_account_key_file: Vec<PathBuf>,
+    /// Log every request here, a line of JSON each (audit.k8s.io/v1, level Metadata: no bodies).
+    #[arg(long, env = "RHUMB_AUDIT_LOG_PATH")]
+    pub audit_log_path: Option<PathBuf>,
+    /// Megabytes after which the audit log is put aside as FILE.1.
+    #[arg(long, env = "RHUMB_AUDIT_LOG_MAXSIZE", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub audit_log_maxsize: u64,
+    /// Audit logs put aside that are kept.
+    #[arg(long, env = "RHUMB_AUDIT_LOG_MAXBACKUP", default_value_t = 10)]
+    pub audit_log_maxbackup: usize,
 }
 
 #[derive(Debug, clap::Args)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use kube::Client;
 use kube::config::Kubeconfig;
-use rhumb_apiserver::{Config, Server};
+use rhumb_apiserver::{AuditLog, Config, Server};
 use tokio::task::JoinSet;
 
 use crate::{args, signals};
@@ -37,6 +37,7 @@ async fn serve(args: args::Server, inherited: Vec<std::net::TcpListener>) -> any
         token_auth_file = ?args.token_auth_file,
         service_account_signing_key_file = ?args.service_account_signing_key_file,
         service_account_key_file = ?args.service_account_key_file,
+        audit_log_path = ?args.audit_log_path,
         "starting"
     );
     // Before anything is started: a signal meanwhile is a stop, not a kill.
@@ -51,6 +52,11 @@ async fn serve(args: args::Server, inherited: Vec<std::net::TcpListener>) -> any
         token_auth_file: args.token_auth_file,
         service_account_signing_key: args.service_account_signing_key_file,
         service_account_keys: args.service_account_key_file,
+        audit: args.audit_log_path.map(|path| AuditLog {
+            path,
+            max_size: args.audit_log_maxsize * 1_000_000,
+            max_backups: args.audit_log_maxbackup,
+        }),
     })
     .await?;
     tracing::info!(

@@ -1,5 +1,6 @@
 //! One request: who, what, may they, do it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use rhumb_api::rbac::{self, Decision};
 use rhumb_api::registry::{self, Kind};
 use rhumb_api::status::{ApiError, Result};
 
+use crate::audit::{self, Record};
 use crate::auth::authorize::{Attributes, HEALTH};
 use crate::auth::{self, User, authenticate, impersonate};
 use crate::definitions;
@@ -30,10 +32,13 @@ use crate::verbs::{
 const MAX_BODY: usize = 3 << 20;
 /// How much, and how long, of a body that is too large is read to no purpose.
 const MAX_DISCARDED: usize = 16 << 20;
+/// How long a body may take.
+const BODY: Duration = Duration::from_secs(60);
 const DISCARD: Duration = Duration::from_secs(5);
 
 pub async fn handle(
     api: Arc<Api>,
+    peer: IpAddr,
     certificate: Option<Arc<User>>,
     request: hyper::Request<Incoming>,
 ) -> Response<Body> {
@@ -42,7 +47,16 @@ pub async fn handle(
     let head = request.method() == Method::HEAD;
     let shown = format!("{} {}", request.method(), request.uri().path());
     let mut labels = Labels::default();
+    if api.audit.is_some() {
+        labels.record = Record::begin(&request, peer);
+    }
     let answered = answer(&api, certificate, request, &mut labels).await;
+    if let Some(audit) = &api.audit {
+        labels.record.verb = labels.verb;
+        if let Some(line) = audit::line(&labels.record, &answered) {
+            audit.write(line).await;
+        }
+    }
     let mut response = answered.unwrap_or_else(|error| {
         if error.code >= 500 {
             tracing::warn!(request = shown, code = error.code, error = %error, "refused");
@@ -64,11 +78,12 @@ pub async fn handle(
     response
 }
 
-/// What metrics call the request.
+/// What metrics and the audit call the request.
 #[derive(Default)]
 struct Labels {
     verb: &'static str,
     resource: String,
+    record: Record,
 }
 
 async fn answer(
@@ -90,14 +105,19 @@ async fn answer(
             }
         },
     };
+    labels.record.user = Some(user.clone());
     let acting = impersonate::impersonated(&user, request.headers(), &api.authorizer)?;
-    let user = acting.map_or(user, Arc::new);
+    let acting = acting.map(Arc::new);
+    labels.record.acting = acting.clone();
+    let user = acting.unwrap_or(user);
     let query = Query::parse(request.uri().query().unwrap_or(""));
     match route::parse(request.uri().path(), &api.registry()) {
         Target::Path(path) => {
             let verb = route::path_verb(request.method());
             labels.verb = verb;
-            may_path(api, &user, verb, &path).await?;
+            let allowed = may_path(api, &user, verb, &path).await;
+            labels.record.allowed = Some(allowed.is_ok());
+            allowed?;
             if !matches!(verb, "get" | "head") {
                 return Err(ApiError::method_not_allowed());
             }
@@ -113,7 +133,12 @@ async fn answer(
             }
             let review =
                 registry::find_review(&resource.group, &resource.version, &resource.plural);
-            may(api, &user, verb, &resource, &query).await?;
+            if api.audit.is_some() {
+                labels.record.object = Some(resource.clone());
+            }
+            let allowed = may(api, &user, verb, &resource, &query).await;
+            labels.record.allowed = Some(allowed.is_ok());
+            allowed?;
             if let Some(review) = review {
                 if resource.namespace.is_empty() == review.namespaced || !resource.name.is_empty() {
                     return Err(ApiError::no_such_path());
@@ -132,6 +157,8 @@ async fn answer(
                     headers: &parts.headers,
                     body: &body,
                 };
+                // A role that was written before counts.
+                let _ = api.cache.reach(api.store.revision(), verbs::WAIT).await;
                 return review::create(api, &asked);
             }
             let kind = resource.kind.clone();
@@ -289,6 +316,8 @@ async fn dispatch(
     } else {
         read_body(&parts.headers, body).await?
     };
+    // Once all of the body is there: a slow client holds no seat.
+    let _seat = api.flows.seat(&user).await?;
     let target = match resource.subresource.as_str() {
         "" | "status" | "finalize" => AcceptTarget::Objects,
         _ => AcceptTarget::Other,
@@ -349,7 +378,9 @@ async fn read_body(headers: &http::HeaderMap, mut body: Incoming) -> Result<byte
         .and_then(|v| v.parse::<usize>().ok());
     let mut too_large = declared.is_some_and(|length| length > MAX_BODY);
     if !too_large {
-        match Limited::new(&mut body, MAX_BODY).collect().await {
+        let collected = Limited::new(&mut body, MAX_BODY).collect();
+        let collected = tokio::time::timeout(BODY, collected).await;
+        match collected.map_err(|_| ApiError::timeout("the request's body did not come in time"))? {
             Ok(collected) => return Ok(collected.to_bytes()),
             Err(error) => too_large = error.downcast_ref::<LengthLimitError>().is_some(),
         }

@@ -1,11 +1,13 @@
 //! The Kubernetes API over HTTP: verbs generic over the registry of kinds, a watch cache,
 //! authentication, authorization and the cluster's certificates.
 
+mod audit;
 mod auth;
 mod bootstrap;
 mod bootstrap_rbac;
 mod cache;
 mod definitions;
+mod flows;
 mod handler;
 mod http;
 mod kept;
@@ -15,10 +17,12 @@ mod object;
 mod openapi;
 pub mod pki;
 mod route;
+mod sealed;
 mod server;
 mod service_ips;
 mod system;
 mod tls;
 mod verbs;
 
+pub use audit::AuditLog;
 pub use server::{Config, Server, ServerError};

@@ -14,6 +14,7 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::audit::{Audit, AuditError, AuditLog};
 use crate::auth::MASTERS;
 use crate::auth::authorize::Authorizer;
 use crate::auth::token::{TokenError, Tokens};
@@ -22,10 +23,12 @@ use crate::bootstrap::{self, BootstrapError};
 use crate::bootstrap_rbac;
 use crate::cache::Cache;
 use crate::definitions::{Definitions, Settled};
+use crate::flows::Flows;
 use crate::http::serve;
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 use crate::pki::{self, Identity, Pki, PkiError, kubeconfig};
+use crate::sealed::{self, KeyError, Keys, Sealed};
 use crate::service_ips::{Range, RangeError, ServiceIps};
 use crate::tls::{self, TlsError};
 use crate::verbs::admit;
@@ -56,6 +59,8 @@ pub struct Config {
     pub service_account_signing_key: Option<PathBuf>,
     /// More keys, private or public, whose tokens are accepted.
     pub service_account_keys: Vec<PathBuf>,
+    /// Where requests are logged, if anywhere.
+    pub audit: Option<AuditLog>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +75,10 @@ pub enum ServerError {
     Token(#[from] TokenError),
     #[error("--token-auth-file: {0}")]
     TokenFile(#[from] TokenFileError),
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("--service-cidr: {0}")]
     Range(#[from] RangeError),
     #[error("listening on {address}: {source}. Choose another address with --listen")]
@@ -98,6 +107,8 @@ pub struct Api {
     pub token_file: TokenFile,
     pub service_ips: Arc<ServiceIps>,
     pub metrics: Metrics,
+    pub flows: Arc<Flows>,
+    pub audit: Option<Audit>,
     pub kubelet_tls: Arc<ClientConfig>,
     /// `host:port`, for discovery.
     pub server_address: String,
@@ -209,10 +220,14 @@ impl Server {
             .unwrap_or(own_addresses[0]);
         write_admin(&config.data_dir, &pki, reachable(admin))?;
 
-        let store: Arc<dyn Store> = Arc::new(Embedded::open(
-            &config.data_dir.join("store.db"),
-            Options::default(),
-        )?);
+        let keys = Keys::open(&config.data_dir.join("pki/secrets.keys"))?;
+        let store = Embedded::open(&config.data_dir.join("store.db"), Options::default())?;
+        let store = Sealed::new(Arc::new(store), sealed::SECRETS, keys);
+        let renewed = store.renew().await?;
+        if renewed > 0 {
+            tracing::info!(renewed, "Secrets encrypted with the first key");
+        }
+        let store: Arc<dyn Store> = Arc::new(store);
         let (definitions, registry) = Definitions::load(&*store).await?;
         let registry = Arc::new(registry);
         let cache = Arc::new(Cache::load(&*store, &registry).await?);
@@ -240,6 +255,8 @@ impl Server {
             openapi: OpenApi::default(),
             service_ips: service_ips.clone(),
             metrics: Metrics::default(),
+            flows: Arc::default(),
+            audit: config.audit.map(Audit::open).transpose()?,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             failure: watch::Sender::new(None),

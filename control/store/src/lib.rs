@@ -128,6 +128,9 @@ pub enum StoreError {
         found: u64,
         known: u64,
     },
+    /// Of stores that keep values in another form.
+    #[error("the value of {key} can't be read: {what}")]
+    Unreadable { key: String, what: &'static str },
     #[error("{doing}: {source}")]
     Database {
         doing: &'static str,

@@ -1,6 +1,7 @@
 //! Connections: TLS with optional client certificates, HTTP/1.1 and HTTP/2.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,7 +70,7 @@ pub async fn accept(
             Ok((stream, peer)) => {
                 let (acceptor, api, stop) = (acceptor.clone(), api.clone(), stop.clone());
                 tasks.spawn(async move {
-                    if let Err(error) = connection(stream, acceptor, api, stop).await {
+                    if let Err(error) = connection(stream, peer.ip(), acceptor, api, stop).await {
                         tracing::debug!(%peer, %error, "connection ended");
                     }
                 });
@@ -108,6 +109,7 @@ async fn to_its_end(
 
 async fn connection(
     stream: TcpStream,
+    peer: IpAddr,
     acceptor: TlsAcceptor,
     api: Arc<Api>,
     stop: CancellationToken,
@@ -129,10 +131,10 @@ async fn connection(
         let (api, user) = (api.clone(), user.clone());
         async move {
             if matches!(*request.method(), Method::GET | Method::HEAD) {
-                return Ok::<_, Infallible>(handler::handle(api, user, request).await);
+                return Ok::<_, Infallible>(handler::handle(api, peer, user, request).await);
             }
             let tasks = api.tasks.clone();
-            Ok(to_its_end(&tasks, handler::handle(api, user, request)).await)
+            Ok(to_its_end(&tasks, handler::handle(api, peer, user, request)).await)
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

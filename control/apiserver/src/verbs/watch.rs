@@ -107,6 +107,7 @@ pub async fn watch(request: Request) -> Result<Response<Body>> {
         }
         false => "application/json",
     };
+    let watching = request.api.flows.watch(&request.user)?;
     let (sender, receiver) = mpsc::channel(4);
     let mut watcher = Watcher {
         request,
@@ -119,6 +120,7 @@ pub async fn watch(request: Request) -> Result<Response<Body>> {
     };
     let tasks = watcher.request.api.tasks.clone();
     tasks.spawn(async move {
+        let _watching = watching;
         let stop = watcher.request.api.stop.clone();
         tokio::select! {
             _ = watcher.run(start, deadline) => {}

@@ -51,6 +51,7 @@ impl Cluster {
             token_auth_file: None,
             service_account_signing_key: None,
             service_account_keys: vec![],
+            audit: None,
         }
     }
 

@@ -13,6 +13,7 @@ mod kubelet;
 mod lists;
 mod pod_security;
 mod rbac;
+mod safety;
 mod services;
 mod tokens;
 mod watches;
