@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value, json};
 
+use crate::json;
 use crate::registry::Kind;
 use crate::schema::{StructId, Type, types};
 use crate::status::{ApiError, Result};
@@ -79,6 +80,14 @@ fn parse_yaml(body: &[u8]) -> Result<Parsed> {
             duplicates: Vec::new(),
         })
         .map_err(|e| ApiError::bad_request(format!("error converting YAML to JSON: {e}")))
+        .and_then(|parsed| match json::depth(&parsed.value) {
+            // JSON's parser has a bound of its own, below which it reads what is stored.
+            deep if deep > json::MAX_DEPTH => Err(ApiError::bad_request(format!(
+                "error converting YAML to JSON: it nests too deep: limit is {}",
+                json::MAX_DEPTH
+            ))),
+            _ => Ok(parsed),
+        })
 }
 
 /// Parses JSON, noting fields that occur twice (the last one counts, as in Go).

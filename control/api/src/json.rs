@@ -86,6 +86,19 @@ pub fn remove(value: &mut Value, key: &str) -> Option<Value> {
     value.as_object_mut().and_then(|o| o.shift_remove(key))
 }
 
+/// How deep a value may nest: what is deeper could be stored, but not be parsed again.
+pub const MAX_DEPTH: usize = 120;
+
+/// How many lists and objects are one inside another.
+pub fn depth(value: &Value) -> usize {
+    let inner = match value {
+        Value::Array(items) => items.iter().map(depth).max(),
+        Value::Object(fields) => fields.values().map(depth).max(),
+        _ => return 0,
+    };
+    1 + inner.unwrap_or(0)
+}
+
 /// Sets or removes a key, as `to` says.
 pub fn put(value: &mut Value, key: &str, to: Option<Value>) {
     match to {

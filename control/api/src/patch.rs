@@ -3,6 +3,7 @@
 use json_patch::PatchOperation;
 use serde_json::Value;
 
+use crate::json;
 use crate::registry::Kind;
 use crate::schema::types;
 use crate::status::{ApiError, Result};
@@ -126,6 +127,7 @@ fn apply_operations(object: &Value, operations: &[PatchOperation]) -> Result<Val
                 )));
             }
         }
+        check_depth(&patched, operation)?;
         json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation)).map_err(
             |mut e| {
                 e.operation = index;
@@ -140,6 +142,26 @@ fn apply_operations(object: &Value, operations: &[PatchOperation]) -> Result<Val
         )?;
     }
     Ok(patched)
+}
+
+/// Each operation can put one value below another: many of them would make an object that no
+/// recursion over it survives.
+fn check_depth(object: &Value, operation: &PatchOperation) -> Result<()> {
+    let below = |from: &str| object.pointer(from).map_or(0, json::depth);
+    let (path, value) = match operation {
+        PatchOperation::Add(add) => (&add.path, json::depth(&add.value)),
+        PatchOperation::Replace(replace) => (&replace.path, json::depth(&replace.value)),
+        PatchOperation::Move(to) => (&to.path, below(to.from.as_str())),
+        PatchOperation::Copy(to) => (&to.path, below(to.from.as_str())),
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => return Ok(()),
+    };
+    if path.tokens().count() + value <= json::MAX_DEPTH {
+        return Ok(());
+    }
+    Err(ApiError::request_too_large(format!(
+        "the patched object nests too deep: limit is {}",
+        json::MAX_DEPTH
+    )))
 }
 
 /// How long the value is as JSON.
@@ -247,6 +269,36 @@ mod tests {
             let refused = apply(kind, patch_type, &object, more.as_bytes()).unwrap_err();
             assert_eq!(refused.code, 413);
         }
+    }
+
+    #[test]
+    fn a_patch_can_not_nest_without_end() {
+        let kind = find("", "v1", "configmaps").unwrap();
+        let deeper: Vec<Value> = (0..1000)
+            .map(|i| json!({"op": "add", "path": "/a".repeat(i + 1), "value": {}}))
+            .collect();
+        let deeper = Value::from(deeper).to_string();
+        let refused = apply(kind, PatchType::Json, &json!({}), deeper.as_bytes()).unwrap_err();
+        assert_eq!(refused.code, 413);
+        // And by doubling: what is moved comes with what is below it.
+        let moves: Vec<Value> = (0..20)
+            .flat_map(|_| {
+                [
+                    json!({"op": "copy", "from": "/a", "path": "/b"}),
+                    json!({"op": "move", "from": "/b", "path": "/a/n/n/n/n/n/n/n/n/n/n"}),
+                    json!({"op": "move", "from": "/a", "path": "/c"}),
+                    json!({"op": "add", "path": "/a", "value": {}}),
+                    json!({"op": "move", "from": "/c", "path": "/a/n"}),
+                ]
+            })
+            .collect();
+        let moves = Value::from(moves).to_string();
+        let nest = (0..11).fold(json!({}), |inner, _| json!({"n": inner}));
+        let start = json!({"a": nest});
+        assert!(apply(kind, PatchType::Json, &start, moves.as_bytes()).is_err());
+        let few = br#"[{"op":"add","path":"/a","value":{"b":{}}},{"op":"add","path":"/a/b/c","value":[1]}]"#;
+        let patched = apply(kind, PatchType::Json, &json!({}), few).unwrap();
+        assert_eq!(patched, json!({"a": {"b": {"c": [1]}}}));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! away. What the cluster must look like again after all of them is the last test.
 
 mod access;
+mod apply;
 mod bad_input;
 mod baseline;
 mod images;
@@ -85,6 +86,7 @@ const TESTS: &[(&str, Test)] = &[
     ("images_are_pulled_from_a_registry", images::pull),
     ("everyday_kubectl", kubectl::everyday),
     ("patches_of_every_kind", kubectl::patches),
+    ("server_side_apply_diff_and_prune", apply::server_side),
     ("roles_and_impersonation", access::roles),
     ("tokens_of_pods_do_what_roles_say", access::service_accounts),
     ("kube_rs_lists_watches_and_conflicts", kubectl::kube_rs),

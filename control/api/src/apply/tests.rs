@@ -762,3 +762,87 @@ proptest! {
         let _ = FieldSet::decode(&live);
     }
 }
+
+/// What tracking adds to a write; run with `--ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn the_cost_of_tracking() {
+    use std::hint::black_box;
+    use std::time::Instant;
+    let measure = |name: &str, cluster: &mut Cluster, subresource: &str, patch: Value| {
+        let live = cluster.live().clone();
+        let body = patch.to_string();
+        let write = |track: bool| {
+            let merge = crate::patch::PatchType::Merge;
+            let patched = crate::patch::apply(cluster.kind, merge, &live, body.as_bytes()).unwrap();
+            let decoded =
+                crate::codec::decode_patched(cluster.kind, patched, b"", Default::default());
+            let mut new = decoded.unwrap().object;
+            crate::default_object(cluster.kind, &mut new);
+            if track {
+                cluster
+                    .writer("me", subresource)
+                    .track(Some(&live), &mut new);
+            }
+            let _ = match subresource {
+                "" => crate::strategy::prepare_update(cluster.kind, &mut new, &live),
+                _ => crate::strategy::prepare_status_update(cluster.kind, &mut new, &live),
+            };
+            black_box(new.to_string().len())
+        };
+        let mut best = [f64::MAX; 2];
+        for _ in 0..20 {
+            for (i, track) in [false, true].into_iter().enumerate() {
+                let began = Instant::now();
+                for _ in 0..50 {
+                    black_box(write(track));
+                }
+                best[i] = best[i].min(began.elapsed().as_secs_f64() / 50.0 * 1e6);
+            }
+        }
+        let bytes = live.to_string().len();
+        let mut bare = live.clone();
+        set_managed(&mut bare, None);
+        println!(
+            "{name}: {:.0} us without, {:.0} us with; object {bytes} bytes, {} without",
+            best[0],
+            best[1],
+            bare.to_string().len()
+        );
+    };
+    let mut lease = Cluster::of("coordination.k8s.io", "leases");
+    lease.put(
+        "kubelet",
+        json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": "n", "namespace": "kube-node-lease", "resourceVersion": "1"},
+        "spec": {"holderIdentity": "n", "leaseDurationSeconds": 40,
+                 "renewTime": "2026-01-01T00:00:00.000000Z"}}),
+    );
+    let renew = json!({"spec": {"renewTime": "2026-01-01T00:00:10.000000Z"}});
+    measure("lease renewal", &mut lease, "", renew);
+    let mut pod = Cluster::of("", "pods");
+    pod.put(
+        "controller",
+        json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "p", "namespace": "default", "labels": {"app": "x", "hash": "y"}},
+        "spec": {"nodeName": "n1", "containers": [{"name": "c", "image": "i:1",
+            "ports": [{"containerPort": 80}], "env": [{"name": "A", "value": "1"}],
+            "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}}}],
+            "volumes": [{"name": "v", "emptyDir": {}}]}}),
+    );
+    let conditions: Vec<Value> = ["Initialized", "PodScheduled", "Ready", "ContainersReady"]
+        .iter()
+        .map(|t| json!({"type": t, "status": "True", "lastTransitionTime": NOON}))
+        .collect();
+    let status = json!({"status": {"phase": "Running", "podIP": "10.0.0.1",
+        "podIPs": [{"ip": "10.0.0.1"}], "conditions": conditions}});
+    measure("pod status", &mut pod, "status", status);
+    let mut deployment_ = Cluster::of("apps", "deployments");
+    deployment_.put("kubectl-create", deployment(json!({})));
+    measure(
+        "deployment image",
+        &mut deployment_,
+        "",
+        json!({"spec": {"replicas": 3}}),
+    );
+}
