@@ -17,6 +17,7 @@
 pub mod admission;
 pub mod apply;
 mod autoscaler;
+pub mod cel;
 pub mod codec;
 pub mod crd;
 pub mod defaults;

@@ -8,6 +8,7 @@ mod access;
 mod apply;
 mod bad_input;
 mod baseline;
+mod definitions;
 mod images;
 mod kubectl;
 mod kubelet;
@@ -85,6 +86,7 @@ const TESTS: &[(&str, Test)] = &[
     ("port_forward", streams::port_forward),
     ("images_are_pulled_from_a_registry", images::pull),
     ("everyday_kubectl", kubectl::everyday),
+    ("custom_kinds_come_live_and_go", definitions::life),
     ("patches_of_every_kind", kubectl::patches),
     ("server_side_apply_diff_and_prune", apply::server_side),
     ("roles_and_impersonation", access::roles),

@@ -368,7 +368,7 @@ impl Custom {
         validate::validate(object, old, self.schema(), "", errors);
         if errors.0.len() == before {
             rules::check(object, old, self.schema(), errors);
-        } else if self.schema().source_has_rules_below {
+        } else if self.schema().has_rules {
             errors.invalid("<nil>", "null", "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation");
         }
     }

@@ -28,8 +28,8 @@ pub struct Schema {
     pub atomic_map: bool,
     pub checks: Checks,
     pub rules: Vec<Rule>,
-    /// The bounds that OpenAPI gives, for estimates of what a rule may cost.
-    pub source_has_rules_below: bool,
+    /// Whether there are rules here or below.
+    pub has_rules: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,11 +78,16 @@ impl Schema {
     /// Compiles a schema that `faults` has found nothing wrong with. A part that is malformed all
     /// the same counts as absent.
     pub fn compile(schema: &Value) -> Schema {
+        Schema::compile_at(schema, true)
+    }
+
+    fn compile_at(schema: &Value, root: bool) -> Schema {
         let flag = |key: &str| schema.get(key) == Some(&Value::Bool(true));
         let additional = match schema.get("additionalProperties") {
             Some(Value::Bool(true)) => Some(None),
-            Some(Value::Object(_)) => Some(Some(Box::new(Schema::compile(
+            Some(Value::Object(_)) => Some(Some(Box::new(Schema::compile_at(
                 &schema["additionalProperties"],
+                false,
             )))),
             _ => None,
         };
@@ -91,10 +96,12 @@ impl Schema {
             nullable: flag("nullable"),
             default: schema.get("default").filter(|d| !d.is_null()).cloned(),
             properties: object(schema, "properties")
-                .map(|(name, schema)| (name.clone(), Schema::compile(schema)))
+                .map(|(name, schema)| (name.clone(), Schema::compile_at(schema, false)))
                 .collect(),
             additional,
-            items: schema.get("items").map(|s| Box::new(Schema::compile(s))),
+            items: schema
+                .get("items")
+                .map(|s| Box::new(Schema::compile_at(s, false))),
             preserve_unknown: flag("x-kubernetes-preserve-unknown-fields"),
             embedded: flag("x-kubernetes-embedded-resource"),
             int_or_string: flag("x-kubernetes-int-or-string"),
@@ -107,13 +114,11 @@ impl Schema {
             atomic_map: text(schema, "x-kubernetes-map-type") == "atomic",
             checks: Checks::compile(schema),
             rules: Vec::new(),
-            source_has_rules_below: false,
+            has_rules: false,
         };
-        compiled.rules = super::rules::compile(schema, &compiled);
-        compiled.source_has_rules_below = !compiled.rules.is_empty()
-            || compiled
-                .children()
-                .any(|child| child.source_has_rules_below);
+        compiled.rules = super::rules::compile(schema, &compiled, root);
+        compiled.has_rules =
+            !compiled.rules.is_empty() || compiled.children().any(|child| child.has_rules);
         compiled
     }
 

@@ -408,6 +408,127 @@ fn versions_without_a_converter_share_objects() {
     );
 }
 
+#[test]
+fn rules_are_checked_in_both_directions() {
+    let crd = define(json!({
+        "type": "object",
+        "x-kubernetes-validations": [
+            {"rule": "self.min <= self.max", "message": "min must not exceed max"},
+            {"rule": "!has(self.odd) || self.odd % 2 == 1", "messageExpression": "'not odd: ' + string(self.odd)", "fieldPath": ".odd", "reason": "FieldValueForbidden"},
+            {"rule": "oldSelf.orValue(self).max >= self.max || self.max < 100", "optionalOldSelf": true},
+        ],
+        "properties": {
+            "min": {"type": "integer"}, "max": {"type": "integer"}, "odd": {"type": "integer"},
+            "fixed": {"type": "string", "x-kubernetes-validations": [{"rule": "self == oldSelf", "message": "Value is immutable"}]},
+            "items": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["k"],
+                "items": {"type": "object", "required": ["k"], "properties": {
+                    "k": {"type": "string"},
+                    "n": {"type": "integer", "x-kubernetes-validations": [{"rule": "self >= oldSelf"}]}}}},
+        },
+    }))
+    .unwrap();
+    let kind = widget(&crd);
+    let good = json!({"min": 1, "max": 2, "odd": 3, "fixed": "a", "items": [{"k": "x", "n": 1}, {"k": "y", "n": 5}]});
+    let old = create(&kind, good.clone()).unwrap();
+    let with = |key: &str, value: Value| {
+        let mut spec = good.clone();
+        spec[key] = value;
+        spec
+    };
+    for (found, expected) in [
+        (
+            why(create(&kind, with("min", 9.into()))),
+            r#"spec: Invalid value: "object": min must not exceed max"#,
+        ),
+        (
+            why(create(&kind, with("odd", 4.into()))),
+            "spec.odd: Forbidden: not odd: 4",
+        ),
+        (
+            why(update(&kind, &old, with("fixed", "b".into()))),
+            r#"spec.fixed: Invalid value: "string": Value is immutable"#,
+        ),
+        (
+            why(update(&kind, &old, with("max", 200.into()))),
+            r#"spec: Invalid value: "object": failed rule: oldSelf.orValue(self).max >= self.max || self.max < 100"#,
+        ),
+        (
+            // Items are told apart by their key, wherever they stand.
+            why(update(
+                &kind,
+                &old,
+                with("items", json!([{"k": "y", "n": 4}, {"k": "x", "n": 1}])),
+            )),
+            r#"spec.items[0].n: Invalid value: "integer": failed rule: self >= oldSelf"#,
+        ),
+        (
+            why(create(&kind, json!({"min": 1}))),
+            r#"[spec: Invalid value: "object": no such key: max evaluating rule: min must not exceed max, spec: Invalid value: "object": no such key: max evaluating rule: failed rule: oldSelf.orValue(self).max >= self.max || self.max < 100]"#,
+        ),
+        (
+            why(create(&kind, with("min", "x".into()))),
+            r#"[spec.min: Invalid value: "string": spec.min in body must be of type integer: "string", <nil>: Invalid value: "null": some validation rules were not checked because the object was invalid; correct the existing errors to complete validation]"#,
+        ),
+    ] {
+        assert_eq!(found, expected);
+    }
+    update(
+        &kind,
+        &old,
+        with("items", json!([{"k": "y", "n": 6}, {"k": "z", "n": 0}])),
+    )
+    .unwrap();
+}
+
+#[test]
+fn rules_that_can_not_be_are_refused() {
+    let rule = |rule: Value| {
+        why(define(
+            json!({"type": "object", "x-kubernetes-validations": [rule],
+            "properties": {"a": {"type": "integer"}}}),
+        ))
+    };
+    let at = "spec.validation.openAPIV3Schema.properties[spec].x-kubernetes-validations[0]";
+    for (found, expected) in [
+        (
+            rule(json!({"rule": "self.b == 1"})),
+            format!(
+                r#"{at}.rule: Invalid value: "self.b == 1": compilation failed: undefined field 'b'"#
+            ),
+        ),
+        (
+            rule(json!({"rule": "self.a"})),
+            format!(
+                r#"{at}.rule: Invalid value: "self.a": compilation failed: must evaluate to a bool"#
+            ),
+        ),
+        (
+            rule(json!({"rule": "self.a == 1", "reason": "Because"})),
+            format!(
+                r#"{at}.reason: Unsupported value: "Because": supported values: "FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired""#
+            ),
+        ),
+        (
+            rule(json!({"rule": "self.a == 1", "fieldPath": ".b"})),
+            format!(r#"{at}.fieldPath: Invalid value: ".b": fieldPath must be a valid path"#),
+        ),
+        (
+            rule(json!({"rule": "self.a == 1", "messageExpression": "self.a"})),
+            format!(
+                r#"{at}.messageExpression: Invalid value: "self.a": messageExpression must evaluate to a string"#
+            ),
+        ),
+    ] {
+        assert_eq!(found, expected);
+    }
+    let loose = why(define(json!({"type": "array", "items": {"type": "integer",
+        "x-kubernetes-validations": [{"rule": "self >= oldSelf"}]}})));
+    assert!(
+        loose.contains("oldSelf cannot be used on the uncorrelatable portion"),
+        "{loose}"
+    );
+}
+
 fn any_schema() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(json!({"type": "string"})),

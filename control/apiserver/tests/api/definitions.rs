@@ -349,3 +349,47 @@ async fn names_are_taken_once() {
         .ok(422);
     assert_eq!(status["reason"], "Invalid");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_refuse_objects_and_changes() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let mut crd = definition();
+    let spec = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    spec["x-kubernetes-validations"] =
+        json!([{"rule": "self.replicas <= self.limit", "message": "too many replicas"}]);
+    let message = admin.post(CRDS, &crd).await.refused(422, "Invalid");
+    assert!(message.contains("undefined field 'limit'"), "{message}");
+    let spec = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    spec["properties"]["limit"] = json!({"type": "integer", "default": 5});
+    spec["properties"]["colour"]["x-kubernetes-validations"] =
+        json!([{"rule": "self == oldSelf", "message": "Value is immutable"}]);
+    admin.post(CRDS, &crd).await.ok(201);
+    let message = admin
+        .post(WIDGETS, &widget("a", json!({"replicas": 6})))
+        .await
+        .refused(422, "Invalid");
+    assert_eq!(
+        message,
+        "Widget.example.com \"a\" is invalid: spec: Invalid value: \"object\": too many replicas"
+    );
+    admin
+        .post(WIDGETS, &widget("a", json!({"colour": "red"})))
+        .await
+        .ok(201);
+    let path = format!("{WIDGETS}/a");
+    let change = json!({"spec": {"colour": "blue"}});
+    let message = admin
+        .patch(&path, "merge", &change)
+        .await
+        .refused(422, "Invalid");
+    assert!(message.ends_with("spec.colour: Invalid value: \"string\": Value is immutable"));
+    let scaled = admin
+        .patch(
+            &format!("{path}/scale"),
+            "merge",
+            &json!({"spec": {"replicas": 9}}),
+        )
+        .await;
+    assert!(scaled.refused(422, "Invalid").contains("too many replicas"));
+}

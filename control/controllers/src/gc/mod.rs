@@ -1,7 +1,7 @@
 //! Garbage collection: objects go when all their owners have, and owners that are deleted in the
 //! foreground wait for their dependents.
 //!
-//! It watches the metadata of every kind. Nothing is done before every kind has been listed completely, and
+//! It watches the metadata of every kind, of those that come later too. Nothing is done before every kind has been listed completely, and
 //! nothing is deleted unless the server itself says that the owner (by uid) is gone.
 
 pub mod graph;
@@ -17,9 +17,12 @@ use kube::{
     core::PartialObjectMeta,
     runtime::{WatchStreamExt, watcher},
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rhumb_client::{WorkQueue, is_conflict, is_not_found};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -40,66 +43,152 @@ impl fmt::Display for Work {
 
 type Meta = PartialObjectMeta<DynamicObject>;
 
+/// How often the server is asked for its kinds; a change of a definition asks at once.
+const REDISCOVER: Duration = Duration::from_secs(30);
+
+const SETTLE: Duration = Duration::from_millis(500);
+
 pub struct GarbageCollector {
     client: Client,
-    kinds: Vec<Kind>,
+    /// Only ever gets longer: objects in the graph name their kind by its index.
+    kinds: RwLock<Vec<Watched>>,
     graph: Mutex<Graph>,
     queue: WorkQueue<Work>,
     /// How many kinds have not been listed yet.
     unlisted: watch::Sender<usize>,
+    rediscover: Notify,
+}
+
+struct Watched {
+    kind: Arc<Kind>,
+    /// Cancelled when the kind is no longer served.
+    stop: CancellationToken,
+    listed: bool,
 }
 
 /// Runs until `shutdown`; waits for the server's discovery first.
 pub async fn run(client: Client, shutdown: CancellationToken) {
-    let kinds = loop {
-        match discovery::kinds(&client).await {
-            Ok(kinds) => break kinds,
-            Err(error) => warn!(%error, "can't discover kinds yet, trying again"),
-        }
+    let collector = Arc::new(GarbageCollector {
+        client,
+        kinds: RwLock::new(Vec::new()),
+        graph: Mutex::new(Graph::default()),
+        queue: WorkQueue::new(),
+        unlisted: watch::Sender::new(0),
+        rediscover: Notify::new(),
+    });
+    let mut tasks = JoinSet::new();
+    while let Err(error) = collector.discover(&mut tasks, &shutdown).await {
+        warn!(%error, "can't discover kinds yet, trying again");
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
-    };
-    // Events are many, own nothing and are owned by nothing.
-    let kinds: Vec<Kind> = kinds.into_iter().filter(|k| !k.is_event()).collect();
-    let collector = Arc::new(GarbageCollector {
-        client,
-        graph: Mutex::new(Graph::default()),
-        queue: WorkQueue::new(),
-        unlisted: watch::Sender::new(kinds.len()),
-        kinds,
-    });
-    let mut tasks = JoinSet::new();
-    for kind in 0..collector.kinds.len() {
-        tasks.spawn(collector.clone().observe(kind, shutdown.clone()));
     }
-    let mut unlisted = collector.unlisted.subscribe();
     tokio::select! {
         () = shutdown.cancelled() => return,
-        // The sender lives in `collector`.
-        _ = unlisted.wait_for(|n| *n == 0) => {}
+        () = collector.all_listed() => {}
     }
     info!(
-        kinds = collector.kinds.len(),
+        kinds = collector.kinds.read().len(),
         objects = collector.graph.lock().len(),
         "garbage collector has seen all kinds"
     );
+    let follow = collector.clone().follow_kinds(tasks, shutdown.clone());
     let queue = collector.queue.clone();
-    run_queue(queue, 8, "garbage collector", shutdown, move |work| {
+    let work = run_queue(queue, 8, "garbage collector", shutdown, move |work| {
         let this = collector.clone();
         async move {
+            // A kind that has come may have the dependents that decide.
+            this.all_listed().await;
             match &work {
                 Work::Examine(uid) => this.examine(uid).await?,
                 Work::Orphan(uid) => this.orphan(uid).await?,
             }
             Ok(None)
         }
-    })
-    .await;
+    });
+    tokio::join!(follow, work);
 }
 
 impl GarbageCollector {
+    async fn all_listed(&self) {
+        let mut unlisted = self.unlisted.subscribe();
+        // The sender lives as long as `self`.
+        let _ = unlisted.wait_for(|n| *n == 0).await;
+    }
+
+    fn kind(&self, index: usize) -> Arc<Kind> {
+        self.kinds.read()[index].kind.clone()
+    }
+
+    /// Watches the kinds that the server has now, and forgets those that it has no longer.
+    async fn discover(
+        self: &Arc<Self>,
+        tasks: &mut JoinSet<()>,
+        shutdown: &CancellationToken,
+    ) -> Result<(), kube::Error> {
+        // Events are many, own nothing and are owned by nothing.
+        let mut now = discovery::kinds(&self.client).await?;
+        now.retain(|k| !k.is_event());
+        let mut gone = Vec::new();
+        let mut kinds = self.kinds.write();
+        for (index, watched) in kinds.iter_mut().enumerate() {
+            if watched.stop.is_cancelled() {
+                continue;
+            }
+            match now.iter().position(|k| k.resource == watched.kind.resource) {
+                Some(at) => drop(now.swap_remove(at)),
+                None => {
+                    watched.stop.cancel();
+                    if !watched.listed {
+                        self.unlisted.send_modify(|n| *n = n.saturating_sub(1));
+                    }
+                    gone.push(index);
+                }
+            }
+        }
+        for kind in now {
+            let stop = shutdown.child_token();
+            kinds.push(Watched {
+                kind: Arc::new(kind),
+                stop: stop.clone(),
+                listed: false,
+            });
+            self.unlisted.send_modify(|n| *n += 1);
+            tasks.spawn(self.clone().observe(kinds.len() - 1, stop));
+        }
+        drop(kinds);
+        for index in gone {
+            let work = self.graph.lock().replace(index, Vec::new());
+            self.add(work);
+        }
+        Ok(())
+    }
+
+    async fn follow_kinds(self: Arc<Self>, mut tasks: JoinSet<()>, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                // Definitions come in flocks, and what one serves ends a moment after it.
+                () = self.rediscover.notified() => tokio::time::sleep(SETTLE).await,
+                () = tokio::time::sleep(REDISCOVER) => {}
+            }
+            if let Err(error) = self.discover(&mut tasks, &shutdown).await {
+                warn!(%error, "can't discover kinds, going on with those known");
+            }
+            while tasks.try_join_next().is_some() {}
+        }
+    }
+
+    /// Marks a kind as listed, unless it has gone meanwhile.
+    fn listed(&self, index: usize) {
+        let watched = &mut self.kinds.write()[index];
+        if !watched.listed && !watched.stop.is_cancelled() {
+            watched.listed = true;
+            self.unlisted.send_modify(|n| *n = n.saturating_sub(1));
+        }
+    }
+
     fn api(&self, kind: &Kind, namespace: Option<&str>) -> Api<DynamicObject> {
         match namespace.filter(|_| kind.namespaced) {
             Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &kind.resource),
@@ -115,7 +204,8 @@ impl GarbageCollector {
 
     /// Keeps the graph up to date with one kind.
     async fn observe(self: Arc<Self>, index: usize, shutdown: CancellationToken) {
-        let kind = &self.kinds[index];
+        let kind = self.kind(index);
+        let defines_kinds = kind.resource.kind == "CustomResourceDefinition";
         let api: Api<Meta> = Api::all_with(self.client.clone(), &kind.resource);
         let mut stream = watcher(api, watcher::Config::default())
             .default_backoff()
@@ -143,10 +233,8 @@ impl GarbageCollector {
                         .graph
                         .lock()
                         .replace(index, listing.take().unwrap_or_default());
-                    if !listed {
-                        listed = true;
-                        self.unlisted.send_modify(|n| *n = n.saturating_sub(1));
-                    }
+                    listed = true;
+                    self.listed(index);
                     work
                 }
                 Some(Ok(watcher::Event::Apply(object))) => {
@@ -167,14 +255,17 @@ impl GarbageCollector {
                 None => return,
             };
             self.add(work);
+            if defines_kinds {
+                self.rediscover.notify_one();
+            }
         }
     }
 
     /// The object as the server has it now, if it is still the same one.
     async fn live(&self, item: &Item) -> anyhow::Result<Option<Meta>> {
-        let kind = &self.kinds[item.kind];
+        let kind = self.kind(item.kind);
         let live = self
-            .api(kind, item.namespace.as_deref())
+            .api(&kind, item.namespace.as_deref())
             .get_metadata_opt(&item.name)
             .await
             .with_context(|| format!("reading {} {}", kind.name(), item.name))?;
@@ -189,8 +280,12 @@ impl GarbageCollector {
         // Another version of the kind serves as well: the uid decides.
         let kind = self
             .kinds
+            .read()
             .iter()
+            .filter(|watched| !watched.stop.is_cancelled())
+            .map(|watched| &watched.kind)
             .find(|k| k.resource.group == group && k.resource.kind == reference.kind)
+            .cloned()
             .with_context(|| {
                 format!(
                     "its owner {} {} is of a kind that isn't served, so nobody can say whether it is gone",
@@ -204,7 +299,7 @@ impl GarbageCollector {
             reference.name
         );
         let live = self
-            .api(kind, item.namespace.as_deref())
+            .api(&kind, item.namespace.as_deref())
             .get_metadata_opt(&reference.name)
             .await
             .with_context(|| format!("reading its owner {} {}", reference.kind, reference.name))?;
@@ -364,9 +459,9 @@ impl GarbageCollector {
     }
 
     async fn patch(&self, item: &Item, patch: Patch<serde_json::Value>) -> anyhow::Result<()> {
-        let kind = &self.kinds[item.kind];
+        let kind = self.kind(item.kind);
         match self
-            .api(kind, item.namespace.as_deref())
+            .api(&kind, item.namespace.as_deref())
             .patch_metadata(&item.name, &PatchParams::default(), &patch)
             .await
         {
@@ -379,7 +474,7 @@ impl GarbageCollector {
     }
 
     async fn delete(&self, item: &Item, policy: Policy) -> anyhow::Result<()> {
-        let kind = &self.kinds[item.kind];
+        let kind = self.kind(item.kind);
         let params = DeleteParams {
             propagation_policy: Some(match policy {
                 Policy::Background => PropagationPolicy::Background,
@@ -394,7 +489,7 @@ impl GarbageCollector {
         });
         debug!(kind = %kind.name(), namespace = item.namespace, name = item.name, ?policy, "deleting: its owners are gone");
         match self
-            .api(kind, item.namespace.as_deref())
+            .api(&kind, item.namespace.as_deref())
             .delete(&item.name, &params)
             .await
         {

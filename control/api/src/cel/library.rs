@@ -1,0 +1,597 @@
+//! Functions. Strings are counted in code points, as CEL does.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnetwork::IpNetwork;
+use jiff::Timestamp;
+
+use super::arithmetic;
+use super::eval::{Budget, EvalError, Evaluated, failed, no_overload};
+use super::value::{Key, Value};
+use crate::crd::format;
+use crate::crd::structural::regex;
+use crate::quantity::Quantity;
+use crate::time;
+
+/// Calls a function; the value that it is called on comes first.
+pub fn call(name: &str, on_target: bool, values: &[Value], budget: &mut Budget) -> Evaluated {
+    let found = match (on_target, values) {
+        (false, _) => global(name, values, budget),
+        (true, [Value::String(text), args @ ..]) => string(name, text, args, budget),
+        (true, [Value::List(list), args @ ..]) => self::list(name, &list.items, args, budget),
+        (true, [Value::Timestamp(at), args @ ..]) => date(name, *at, args),
+        (true, [Value::Duration(nanos), ..]) => span(name, *nanos),
+        (true, [Value::Quantity(quantity), args @ ..]) => amount(name, *quantity, args),
+        (true, [Value::Url(url), ..]) => url_part(name, url),
+        (true, [Value::Ip(ip), ..]) => ip_part(name, *ip),
+        (true, [Value::Cidr(cidr), args @ ..]) => cidr_part(name, cidr, args),
+        (true, [Value::Optional(inner), args @ ..]) => optional(name, inner.as_deref(), args),
+        (true, [Value::Bytes(bytes)]) if name == "size" => Some(Ok(count(bytes.len()))),
+        (true, [Value::Map(map)]) if name == "size" => Some(Ok(count(map.len()))),
+        _ => None,
+    };
+    found.unwrap_or_else(no_overload)
+}
+
+fn count(n: usize) -> Value {
+    Value::Int(i64::try_from(n).unwrap_or(i64::MAX))
+}
+
+fn global(name: &str, values: &[Value], budget: &mut Budget) -> Option<Evaluated> {
+    Some(match (name, values) {
+        ("size", [value]) => match value {
+            Value::String(s) => Ok(count(s.chars().count())),
+            Value::Bytes(b) => Ok(count(b.len())),
+            Value::List(list) => Ok(count(list.items.len())),
+            Value::Map(map) => Ok(count(map.len())),
+            _ => no_overload(),
+        },
+        ("dyn", [value]) => Ok(value.clone()),
+        ("type", [value]) => Ok(Value::Type(value.type_name().into())),
+        (
+            "int" | "uint" | "double" | "string" | "bytes" | "bool" | "timestamp" | "duration",
+            [value],
+        ) => convert(name, value),
+        ("matches", [Value::String(text), Value::String(pattern)]) => {
+            matches(text, pattern, budget)
+        }
+        ("sets.contains", [Value::List(a), Value::List(b)]) => {
+            Ok(Value::Bool(b.items.iter().all(|i| a.items.contains(i))))
+        }
+        ("sets.intersects", [Value::List(a), Value::List(b)]) => {
+            Ok(Value::Bool(b.items.iter().any(|i| a.items.contains(i))))
+        }
+        ("sets.equivalent", [Value::List(a), Value::List(b)]) => {
+            let within = |a: &[Value], b: &[Value]| a.iter().all(|i| b.contains(i));
+            Ok(Value::Bool(
+                within(&a.items, &b.items) && within(&b.items, &a.items),
+            ))
+        }
+        ("quantity", [Value::String(text)]) => match Quantity::parse(text) {
+            Ok(quantity) => Ok(Value::Quantity(quantity)),
+            Err(error) => failed(error.to_string()),
+        },
+        ("isQuantity", [Value::String(text)]) => Ok(Value::Bool(Quantity::parse(text).is_ok())),
+        ("url", [Value::String(text)]) if format::uri(text) => Ok(Value::Url(text.clone())),
+        ("url", [Value::String(text)]) => failed(format!(
+            "URL parse error during conversion from string: parse {text:?}: invalid URI for request"
+        )),
+        ("isURL", [Value::String(text)]) => Ok(Value::Bool(format::uri(text))),
+        ("ip", [Value::String(text)]) => match address(text) {
+            Some(ip) => Ok(Value::Ip(ip)),
+            None => failed(format!(
+                "IP Address {text:?} parse error during conversion from string"
+            )),
+        },
+        ("isIP", [Value::String(text)]) => Ok(Value::Bool(address(text).is_some())),
+        ("ip.isCanonical", [Value::String(text)]) => match address(text) {
+            Some(ip) => Ok(Value::Bool(ip.to_string() == **text)),
+            None => failed(format!(
+                "IP Address {text:?} parse error during conversion from string"
+            )),
+        },
+        ("cidr", [Value::String(text)]) => match network(text) {
+            Some(cidr) => Ok(Value::Cidr(cidr)),
+            None => failed(format!(
+                "CIDR {text:?} parse error during conversion from string"
+            )),
+        },
+        ("isCIDR", [Value::String(text)]) => Ok(Value::Bool(network(text).is_some())),
+        ("optional.of", [value]) => Ok(Value::some(value.clone())),
+        ("optional.none", []) => Ok(Value::none()),
+        ("optional.ofNonZeroValue", [value]) => Ok(match is_zero(value) {
+            true => Value::none(),
+            false => Value::some(value.clone()),
+        }),
+        _ => return None,
+    })
+}
+
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Optional(None) | Value::Bool(false) => true,
+        Value::Int(n) => *n == 0,
+        Value::Uint(n) => *n == 0,
+        Value::Double(n) => *n == 0.0,
+        Value::String(s) => s.is_empty(),
+        Value::Bytes(b) => b.is_empty(),
+        Value::List(list) => list.items.is_empty(),
+        Value::Map(map) => map.is_empty(),
+        Value::Duration(n) => *n == 0,
+        _ => false,
+    }
+}
+
+fn convert(to: &str, value: &Value) -> Evaluated {
+    let range = || failed("type conversion error: value out of range");
+    let whole = |n: f64| (n.is_finite() && n.abs() < 9.2e18).then_some(n as i64);
+    match (to, value) {
+        ("int", Value::Int(_)) | ("uint", Value::Uint(_)) | ("double", Value::Double(_)) => {}
+        ("string", Value::String(_)) | ("bytes", Value::Bytes(_)) | ("bool", Value::Bool(_)) => {}
+        ("timestamp", Value::Timestamp(_)) | ("duration", Value::Duration(_)) => {}
+        ("int", Value::Uint(n)) => {
+            return i64::try_from(*n).map_or_else(|_| range(), |n| Ok(Value::Int(n)));
+        }
+        ("int", Value::Double(n)) => return whole(*n).map_or_else(range, |n| Ok(Value::Int(n))),
+        ("int", Value::Timestamp(t)) => return Ok(Value::Int(t.as_second())),
+        ("uint", Value::Int(n)) => {
+            return u64::try_from(*n).map_or_else(|_| range(), |n| Ok(Value::Uint(n)));
+        }
+        ("uint", Value::Double(n)) if *n >= 0.0 => {
+            return whole(*n).map_or_else(range, |n| Ok(Value::Uint(n.unsigned_abs())));
+        }
+        ("double", Value::Int(n)) => return Ok(Value::Double(*n as f64)),
+        ("double", Value::Uint(n)) => return Ok(Value::Double(*n as f64)),
+        ("bytes", Value::String(s)) => return Ok(Value::Bytes(s.as_bytes().into())),
+        ("int" | "uint" | "double" | "bool" | "timestamp" | "duration", Value::String(s)) => {
+            let parsed = match to {
+                "int" => s.parse().ok().map(Value::Int),
+                "uint" => s.parse().ok().map(Value::Uint),
+                "double" => s.parse().ok().map(Value::Double),
+                "bool" => match &**s {
+                    "true" | "True" | "TRUE" | "t" | "1" => Some(Value::Bool(true)),
+                    "false" | "False" | "FALSE" | "f" | "0" => Some(Value::Bool(false)),
+                    _ => None,
+                },
+                "timestamp" => time::parse(s).map(Value::Timestamp),
+                _ => format::nanoseconds(s).map(Value::Duration),
+            };
+            let why = || failed(format!("type conversion error from 'string' to '{to}'"));
+            return parsed.map_or_else(why, Ok);
+        }
+        ("timestamp", Value::Int(n)) => {
+            return Timestamp::from_second(*n)
+                .map_or_else(|_| range(), |t| Ok(Value::Timestamp(t)));
+        }
+        ("string", value) => {
+            return match value {
+                Value::Int(n) => Ok(Value::text(n.to_string())),
+                Value::Uint(n) => Ok(Value::text(n.to_string())),
+                Value::Double(n) => Ok(Value::text(n.to_string())),
+                Value::Bool(b) => Ok(Value::text(b.to_string())),
+                Value::Ip(ip) => Ok(Value::text(ip.to_string())),
+                Value::Cidr(cidr) => Ok(Value::text(cidr.to_string())),
+                Value::Timestamp(t) => Ok(Value::text(t.to_string())),
+                Value::Duration(n) => Ok(Value::text(format!("{}s", *n as f64 / 1e9))),
+                Value::Bytes(b) => match std::str::from_utf8(b) {
+                    Ok(text) => Ok(Value::text(text)),
+                    Err(_) => failed("invalid UTF-8 in bytes, cannot convert to string"),
+                },
+                _ => no_overload(),
+            };
+        }
+        _ => return no_overload(),
+    }
+    Ok(value.clone())
+}
+
+fn pattern(text: &str, budget: &mut Budget) -> Result<regex::Regex, EvalError> {
+    budget.spend(100 + text.len() as u64)?;
+    regex(text).map_err(|error| EvalError::Failed(format!("error parsing regexp: {error}")))
+}
+
+fn matches(text: &str, expression: &str, budget: &mut Budget) -> Evaluated {
+    Ok(Value::Bool(pattern(expression, budget)?.is_match(text)))
+}
+
+/// The byte at which a code point begins; the end for one past the last.
+fn byte_at(text: &str, index: i64) -> Result<usize, EvalError> {
+    let out = || EvalError::Failed(format!("index out of range: {index}"));
+    let index = usize::try_from(index).map_err(|_| out())?;
+    let mut starts = text.char_indices().map(|(at, _)| at).chain([text.len()]);
+    starts.nth(index).ok_or_else(out)
+}
+
+fn position(text: &str, byte: Option<usize>) -> Value {
+    byte.map_or(Value::Int(-1), |at| count(text[..at].chars().count()))
+}
+
+fn string(name: &str, text: &Arc<str>, args: &[Value], budget: &mut Budget) -> Option<Evaluated> {
+    Some(match (name, args) {
+        ("size", []) => Ok(count(text.chars().count())),
+        ("contains", [Value::String(other)]) => Ok(Value::Bool(text.contains(&**other))),
+        ("startsWith", [Value::String(other)]) => Ok(Value::Bool(text.starts_with(&**other))),
+        ("endsWith", [Value::String(other)]) => Ok(Value::Bool(text.ends_with(&**other))),
+        ("matches", [Value::String(expression)]) => matches(text, expression, budget),
+        ("lowerAscii", []) => Ok(Value::text(text.to_ascii_lowercase())),
+        ("upperAscii", []) => Ok(Value::text(text.to_ascii_uppercase())),
+        ("trim", []) => Ok(Value::text(text.trim())),
+        ("charAt", [Value::Int(at)]) => byte_at(text, *at).map(|at| {
+            let found = text[at..].chars().next();
+            Value::text(found.map(String::from).unwrap_or_default())
+        }),
+        ("indexOf", [Value::String(other)]) => Ok(position(text, text.find(&**other))),
+        ("indexOf", [Value::String(other), Value::Int(from)]) => byte_at(text, *from)
+            .map(|from| position(text, text[from..].find(&**other).map(|at| at + from))),
+        ("lastIndexOf", [Value::String(other)]) => Ok(position(text, text.rfind(&**other))),
+        ("lastIndexOf", [Value::String(other), Value::Int(until)]) => {
+            byte_at(text, *until).map(|until| {
+                let starts = text.match_indices(&**other).map(|(at, _)| at);
+                position(text, starts.take_while(|at| *at <= until).last())
+            })
+        }
+        ("substring", [Value::Int(from)]) => {
+            byte_at(text, *from).map(|from| Value::text(&text[from..]))
+        }
+        ("substring", [Value::Int(from), Value::Int(until)]) => {
+            match (byte_at(text, *from), byte_at(text, *until)) {
+                (Ok(from), Ok(until)) if from <= until => Ok(Value::text(&text[from..until])),
+                (Err(error), _) | (_, Err(error)) => Err(error),
+                _ => failed(format!(
+                    "invalid substring range. start: {from}, end: {until}"
+                )),
+            }
+        }
+        ("replace", [Value::String(from), Value::String(to)]) => {
+            replace(text, from, to, -1, budget)
+        }
+        ("replace", [Value::String(from), Value::String(to), Value::Int(most)]) => {
+            replace(text, from, to, *most, budget)
+        }
+        ("split", [Value::String(by)]) => Ok(split(text, by, -1)),
+        ("split", [Value::String(by), Value::Int(most)]) => Ok(split(text, by, *most)),
+        ("find", [Value::String(expression)]) => pattern(expression, budget)
+            .map(|found| Value::text(found.find(text).map_or("", |m| m.as_str()))),
+        ("findAll", [Value::String(expression)]) => find_all(text, expression, -1, budget),
+        ("findAll", [Value::String(expression), Value::Int(most)]) => {
+            find_all(text, expression, *most, budget)
+        }
+        _ => return None,
+    })
+}
+
+fn replace(text: &str, from: &str, to: &str, most: i64, budget: &mut Budget) -> Evaluated {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let times = text.matches(from).count().min(most) as u64;
+    budget.spend(times.saturating_mul(1 + to.len() as u64 / 10))?;
+    Ok(Value::text(text.replacen(from, to, most)))
+}
+
+fn split(text: &str, by: &str, most: i64) -> Value {
+    let parts: Vec<Value> = match (most, by) {
+        (0, _) => Vec::new(),
+        (n, "") => {
+            let mut parts: Vec<String> = text.chars().map(String::from).collect();
+            if let Ok(n) = usize::try_from(n)
+                && parts.len() > n
+            {
+                let rest = parts.split_off(n - 1).concat();
+                parts.push(rest);
+            }
+            parts.into_iter().map(Value::text).collect()
+        }
+        (n, by) if n > 0 => text
+            .splitn(usize::try_from(n).unwrap_or(usize::MAX), by)
+            .map(Value::text)
+            .collect(),
+        (_, by) => text.split(by).map(Value::text).collect(),
+    };
+    Value::list(parts)
+}
+
+fn find_all(text: &str, expression: &str, most: i64, budget: &mut Budget) -> Evaluated {
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
+    let found = pattern(expression, budget)?;
+    let found = found
+        .find_iter(text)
+        .take(most)
+        .map(|m| Value::text(m.as_str()));
+    Ok(Value::list(found.collect()))
+}
+
+fn list(name: &str, items: &[Value], args: &[Value], budget: &mut Budget) -> Option<Evaluated> {
+    Some(match (name, args) {
+        ("size", []) => Ok(count(items.len())),
+        ("join", []) => join(items, "", budget),
+        ("join", [Value::String(by)]) => join(items, by, budget),
+        ("isSorted", []) => {
+            let mut pairs = items.windows(2);
+            let found = pairs.try_fold(true, |sorted, pair| {
+                let order = pair[0].compare(&pair[1])?;
+                Some(sorted && order != Ordering::Greater)
+            });
+            found.map_or_else(no_overload, |sorted| Ok(Value::Bool(sorted)))
+        }
+        ("sum", []) => match items.split_first() {
+            None => Ok(Value::Int(0)),
+            Some((first, rest)) => rest.iter().try_fold(first.clone(), |sum, item| {
+                arithmetic::add(sum, item.clone())
+            }),
+        },
+        ("min", []) => extreme(items, "min", Ordering::Less),
+        ("max", []) => extreme(items, "max", Ordering::Greater),
+        ("indexOf", [item]) => Ok(at(items.iter().position(|i| i == item))),
+        ("lastIndexOf", [item]) => Ok(at(items.iter().rposition(|i| i == item))),
+        _ => return None,
+    })
+}
+
+fn at(position: Option<usize>) -> Value {
+    position.map_or(Value::Int(-1), count)
+}
+
+fn extreme(items: &[Value], name: &str, wanted: Ordering) -> Evaluated {
+    let Some((first, rest)) = items.split_first() else {
+        return failed(format!("{name} called on empty list"));
+    };
+    rest.iter()
+        .try_fold(first.clone(), |best, item| match item.compare(&best) {
+            Some(order) if order == wanted => Ok(item.clone()),
+            Some(_) => Ok(best),
+            None => no_overload(),
+        })
+}
+
+fn join(items: &[Value], by: &str, budget: &mut Budget) -> Evaluated {
+    budget.spend((items.len() as u64).saturating_mul(1 + by.len() as u64 / 10))?;
+    let texts: Option<Vec<&str>> = items
+        .iter()
+        .map(|item| match item {
+            Value::String(text) => Some(&**text),
+            _ => None,
+        })
+        .collect();
+    texts.map_or_else(no_overload, |texts| Ok(Value::text(texts.join(by))))
+}
+
+fn date(name: &str, at: Timestamp, args: &[Value]) -> Option<Evaluated> {
+    let zone = match args {
+        [] => jiff::tz::TimeZone::UTC,
+        [Value::String(name)] => match zone(name) {
+            Some(zone) => zone,
+            None => return Some(failed(format!("unknown time zone {name}"))),
+        },
+        _ => return None,
+    };
+    let at = at.to_zoned(zone);
+    let number = match name {
+        "getFullYear" => i64::from(at.year()),
+        // Months, days of the month and of the year begin with 0, getDate with 1.
+        "getMonth" => i64::from(at.month()) - 1,
+        "getDayOfYear" => i64::from(at.day_of_year()) - 1,
+        "getDayOfMonth" => i64::from(at.day()) - 1,
+        "getDate" => i64::from(at.day()),
+        "getDayOfWeek" => i64::from(at.weekday().to_sunday_zero_offset()),
+        "getHours" => i64::from(at.hour()),
+        "getMinutes" => i64::from(at.minute()),
+        "getSeconds" => i64::from(at.second()),
+        "getMilliseconds" => i64::from(at.millisecond()),
+        _ => return None,
+    };
+    Some(Ok(Value::Int(number)))
+}
+
+/// `+02:00`, or a name of the machine's time zone database.
+fn zone(name: &str) -> Option<jiff::tz::TimeZone> {
+    let (negative, offset) = match name.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, name.strip_prefix('+').unwrap_or(name)),
+    };
+    let Some((hours, minutes)) = offset.split_once(':') else {
+        return match name {
+            "" | "UTC" => Some(jiff::tz::TimeZone::UTC),
+            name => jiff::tz::TimeZone::get(name).ok(),
+        };
+    };
+    let seconds = hours.parse::<i32>().ok()?.checked_mul(3600)?;
+    let seconds = seconds.checked_add(minutes.parse::<i32>().ok()?.checked_mul(60)?)?;
+    let offset = jiff::tz::Offset::from_seconds(if negative { -seconds } else { seconds });
+    offset.ok().map(jiff::tz::TimeZone::fixed)
+}
+
+fn span(name: &str, nanos: i64) -> Option<Evaluated> {
+    let unit = match name {
+        "getHours" => 3_600_000_000_000,
+        "getMinutes" => 60_000_000_000,
+        "getSeconds" => 1_000_000_000,
+        "getMilliseconds" => 1_000_000,
+        _ => return None,
+    };
+    Some(Ok(Value::Int(nanos / unit)))
+}
+
+fn amount(name: &str, quantity: Quantity, args: &[Value]) -> Option<Evaluated> {
+    let other = match args {
+        [Value::Quantity(other)] => Some(*other),
+        [Value::Int(units)] => Some(Quantity::from_units(*units)),
+        _ => None,
+    };
+    Some(match (name, other) {
+        ("isInteger", None) => Ok(Value::Bool(quantity.is_integer())),
+        ("asInteger", None) if quantity.is_integer() => Ok(Value::Int(quantity.units())),
+        ("asInteger", None) => failed("cannot convert value to integer"),
+        ("asApproximateFloat", None) => Ok(Value::Double(quantity.millis() as f64 / 1000.0)),
+        ("sign", None) => Ok(Value::Int(quantity.cmp(&Quantity::ZERO) as i64)),
+        ("add", Some(other)) => Ok(Value::Quantity(quantity.saturating_add(other))),
+        ("sub", Some(other)) => Ok(Value::Quantity(quantity.saturating_sub(other))),
+        ("compareTo", Some(other)) => Ok(Value::Int(quantity.cmp(&other) as i64)),
+        ("isGreaterThan", Some(other)) => Ok(Value::Bool(quantity > other)),
+        ("isLessThan", Some(other)) => Ok(Value::Bool(quantity < other)),
+        _ => return None,
+    })
+}
+
+/// Scheme, authority, path and query of a URL.
+fn parts(url: &str) -> (&str, &str, &str, &str) {
+    let url = url.split('#').next().unwrap_or(url);
+    let (url, query) = url.split_once('?').unwrap_or((url, ""));
+    let (scheme, rest) = match url.split_once(':') {
+        Some((scheme, rest)) if !url.starts_with('/') => (scheme, rest),
+        _ => ("", url),
+    };
+    let Some(rest) = rest.strip_prefix("//") else {
+        return (scheme, "", rest, query);
+    };
+    let end = rest.find('/').unwrap_or(rest.len());
+    let authority = &rest[..end];
+    let host = authority
+        .rsplit_once('@')
+        .map_or(authority, |(_, host)| host);
+    (scheme, host, &rest[end..], query)
+}
+
+fn url_part(name: &str, url: &str) -> Option<Evaluated> {
+    let (scheme, host, path, query) = parts(url);
+    let (hostname, port) = match host.strip_prefix('[').and_then(|h| h.split_once(']')) {
+        Some((inner, rest)) => (inner, rest.strip_prefix(':').unwrap_or("")),
+        None => host.rsplit_once(':').unwrap_or((host, "")),
+    };
+    let text = match name {
+        "getScheme" => scheme,
+        "getHost" => host,
+        "getHostname" => hostname,
+        "getPort" => port,
+        "getEscapedPath" => path,
+        "getQuery" => {
+            let mut found: BTreeMap<Key, Vec<Value>> = BTreeMap::new();
+            for pair in query.split('&').filter(|p| !p.is_empty()) {
+                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                let key = Key::String(unescaped(key).into());
+                found
+                    .entry(key)
+                    .or_default()
+                    .push(Value::text(unescaped(value)));
+            }
+            let lists = found
+                .into_iter()
+                .map(|(key, list)| (key, Value::list(list)));
+            return Some(Ok(Value::Map(Arc::new(lists.collect()))));
+        }
+        _ => return None,
+    };
+    Some(Ok(Value::text(text)))
+}
+
+fn unescaped(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = bytes
+            .get(at + 1..at + 3)
+            .and_then(|h| std::str::from_utf8(h).ok());
+        match (bytes[at], hex.and_then(|h| u8::from_str_radix(h, 16).ok())) {
+            (b'%', Some(byte)) => {
+                out.push(byte);
+                at += 2;
+            }
+            (b'+', _) => out.push(b' '),
+            (byte, _) => out.push(byte),
+        }
+        at += 1;
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// An address without zone, and no IPv4 in IPv6's clothes.
+fn address(text: &str) -> Option<IpAddr> {
+    let ip: IpAddr = text.parse().ok()?;
+    match ip {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => None,
+        ip => Some(ip),
+    }
+}
+
+fn network(text: &str) -> Option<IpNetwork> {
+    let (ip, prefix) = text.split_once('/')?;
+    let plain = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
+    address(ip).filter(|_| plain)?;
+    text.parse().ok()
+}
+
+fn ip_part(name: &str, ip: IpAddr) -> Option<Evaluated> {
+    let unicast_link_local = match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
+    Some(Ok(match name {
+        "family" => Value::Int(if ip.is_ipv4() { 4 } else { 6 }),
+        "isUnspecified" => Value::Bool(ip.is_unspecified()),
+        "isLoopback" => Value::Bool(ip.is_loopback()),
+        "isLinkLocalMulticast" => Value::Bool(match ip {
+            IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
+            IpAddr::V6(v6) => v6.segments()[0] & 0xff0f == 0xff02,
+        }),
+        "isLinkLocalUnicast" => Value::Bool(unicast_link_local),
+        "isGlobalUnicast" => Value::Bool(
+            !(ip.is_unspecified()
+                || ip.is_loopback()
+                || ip.is_multicast()
+                || unicast_link_local
+                || broadcast),
+        ),
+        _ => return None,
+    }))
+}
+
+fn cidr_part(name: &str, cidr: &IpNetwork, args: &[Value]) -> Option<Evaluated> {
+    let masked = |cidr: &IpNetwork| IpNetwork::new(cidr.network(), cidr.prefix());
+    Some(match (name, args) {
+        ("containsIP", [value]) => {
+            let ip = match value {
+                Value::Ip(ip) => Some(*ip),
+                Value::String(text) => address(text),
+                _ => return None,
+            };
+            match ip {
+                Some(ip) => Ok(Value::Bool(cidr.contains(ip))),
+                None => failed("IP Address parse error during conversion from string"),
+            }
+        }
+        ("containsCIDR", [value]) => {
+            let other = match value {
+                Value::Cidr(other) => Some(*other),
+                Value::String(text) => network(text),
+                _ => return None,
+            };
+            match other {
+                Some(other) => Ok(Value::Bool(
+                    cidr.contains(other.network()) && cidr.prefix() <= other.prefix(),
+                )),
+                None => failed("CIDR parse error during conversion from string"),
+            }
+        }
+        ("ip", []) => Ok(Value::Ip(cidr.ip())),
+        ("masked", []) => match masked(cidr) {
+            Ok(masked) => Ok(Value::Cidr(masked)),
+            Err(error) => failed(error.to_string()),
+        },
+        ("prefixLength", []) => Ok(Value::Int(i64::from(cidr.prefix()))),
+        _ => return None,
+    })
+}
+
+fn optional(name: &str, inner: Option<&Value>, args: &[Value]) -> Option<Evaluated> {
+    Some(match (name, inner, args) {
+        ("hasValue", inner, []) => Ok(Value::Bool(inner.is_some())),
+        ("value", Some(value), []) | ("orValue", Some(value), [_]) => Ok(value.clone()),
+        ("value", None, []) => failed("optional.none() dereference"),
+        ("orValue", None, [other]) | ("or", None, [other]) => Ok(other.clone()),
+        ("or", Some(value), [_]) => Ok(Value::some(value.clone())),
+        _ => return None,
+    })
+}
