@@ -5,6 +5,7 @@ mod issue;
 mod node;
 mod serve;
 mod signals;
+mod signer;
 
 use std::process::ExitCode;
 

@@ -7,10 +7,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use kube::Client;
 use kube::config::Kubeconfig;
+use rhumb_apiserver::pki::Authority;
 use rhumb_apiserver::{AuditLog, Config, Server};
 use tokio::task::JoinSet;
 
-use crate::{args, signals};
+use crate::{args, signals, signer};
 
 /// How long the scheduler and the controllers may take to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -79,6 +80,11 @@ async fn serve(args: args::Server, inherited: Vec<std::net::TcpListener>) -> any
     clients.spawn(rhumb_controllers::run(
         client(&server, "system:kube-controller-manager").await?,
         controllers,
+        stop.child_token(),
+    ));
+    clients.spawn(signer::run(
+        client(&server, "system:kube-controller-manager").await?,
+        Authority::open(&args.data_dir.join("pki"))?,
         stop.child_token(),
     ));
     let mut result = Ok(());

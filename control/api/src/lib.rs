@@ -20,6 +20,7 @@ mod autoscaler;
 pub mod cel;
 pub mod codec;
 pub mod crd;
+pub mod csr;
 pub mod defaults;
 pub mod discovery;
 pub mod disruption;

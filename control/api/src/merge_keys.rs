@@ -225,6 +225,19 @@ static ROWS: &[Row] = &[
         merge: None,
         list: List::Set,
     },
+    atomic(
+        "api.certificates.v1.CertificateSigningRequestSpec",
+        "groups",
+    ),
+    atomic(
+        "api.certificates.v1.CertificateSigningRequestSpec",
+        "usages",
+    ),
+    listed(
+        "api.certificates.v1.CertificateSigningRequestStatus",
+        "conditions",
+        TYPE,
+    ),
     atomic("api.networking.v1.NetworkPolicySpec", "egress"),
     atomic("api.networking.v1.NetworkPolicySpec", "ingress"),
     atomic("api.networking.v1.NetworkPolicySpec", "policyTypes"),

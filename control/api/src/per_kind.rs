@@ -44,6 +44,7 @@ fn initial_status(kind: &Kind, object: &Value) -> Option<Value> {
         ("", "PersistentVolume" | "PersistentVolumeClaim") => json!({"phase": "Pending"}),
         ("", "ReplicationController") | ("apps", "ReplicaSet") => json!({"replicas": 0}),
         ("", "ResourceQuota") | ("apps", "Deployment") | ("batch", _) => json!({}),
+        ("certificates.k8s.io", "CertificateSigningRequest") => json!({}),
         ("apps", "StatefulSet") => json!({"availableReplicas": 0, "replicas": 0}),
         ("apps", "DaemonSet") => json!({
             "currentNumberScheduled": 0, "desiredNumberScheduled": 0,

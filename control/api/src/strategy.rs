@@ -203,6 +203,10 @@ pub fn prepare_update(kind: &Kind, new: &mut Value, old: &Value) -> Result<Updat
         // The phase and the spec's finalizers have a subresource each.
         ("", "Namespace") => put(new, "spec", old.get("spec").cloned()),
         ("", "Service") => crate::service::patch_allocated(new, old),
+        // What was asked for stays.
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            put(new, "spec", old.get("spec").cloned());
+        }
         DEFINITION => crd::definition::note_storage_version(new),
         _ => {}
     }
@@ -240,6 +244,34 @@ pub fn prepare_status_update(kind: &Kind, new: &mut Value, old: &Value) -> Resul
         kind.validate_update(new, old, &mut errors);
     }
     crate::validation::status(kind, new, old, &mut errors);
+    errors.into_result(kind, text(new, "metadata.name"))?;
+    Ok(outcome(kind, new))
+}
+
+/// `certificatesigningrequests/approval`: only the conditions count.
+pub fn prepare_approval(
+    kind: &Kind,
+    new: &mut Value,
+    old: &Value,
+    now: Timestamp,
+) -> Result<UpdateOutcome> {
+    check_version(kind, new, old)?;
+    let mut conditions = list(new, "status.conditions").to_vec();
+    for condition in &mut conditions {
+        for field in ["lastUpdateTime", "lastTransitionTime"] {
+            json::default(condition, field, time::format(now));
+        }
+    }
+    let mut merged = old.clone();
+    if let Some(status) = json::child(&mut merged, "status") {
+        let conditions = (!conditions.is_empty()).then_some(Value::Array(conditions));
+        put(status, "conditions", conditions);
+    }
+    take_managed(&mut merged, new);
+    *new = merged;
+    canonical_order(new);
+    let mut errors = Errors::default();
+    crate::validation::certificates::approval_update(new, old, &mut errors);
     errors.into_result(kind, text(new, "metadata.name"))?;
     Ok(outcome(kind, new))
 }

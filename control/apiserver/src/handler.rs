@@ -319,7 +319,7 @@ async fn dispatch(
     // Once all of the body is there: a slow client holds no seat.
     let _seat = api.flows.seat(&user).await?;
     let target = match resource.subresource.as_str() {
-        "" | "status" | "finalize" => AcceptTarget::Objects,
+        "" | "status" | "finalize" | "approval" => AcceptTarget::Objects,
         _ => AcceptTarget::Other,
     };
     let accept: Accept = match verb {
@@ -357,6 +357,9 @@ async fn dispatch(
         ("", "deletecollection") => delete::delete_collection(&request).await,
         ("status", "update") => write::update(&request, Part::Status).await,
         ("status", "patch") => write::patch(&request, Part::Status).await,
+        ("approval", "get") => list::get(&request).await,
+        ("approval", "update") => write::update(&request, Part::Approval).await,
+        ("approval", "patch") => write::patch(&request, Part::Approval).await,
         ("finalize", "update") => write::update(&request, Part::Finalize).await,
         ("scale", "get") => scale::get(&request).await,
         ("scale", "update") => scale::update(&request).await,

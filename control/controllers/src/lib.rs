@@ -13,6 +13,7 @@
 //! | [`gc`] | deletion of what has lost its owners |
 //! | [`pod_gc`] | deletion of pods that nobody looks after |
 //! | [`cluster_roles`] | the rules of ClusterRoles that gather those of others |
+//! | [`csr`] | approval of kubelets' certificate requests; removal of old requests |
 //! | [`service_accounts`] | the ServiceAccount `default` and the CA's ConfigMap in each namespace |
 //!
 //! Every reconcile is idempotent and starts from what is there, so a restart at any point is harmless.
@@ -21,6 +22,7 @@
 pub mod cluster_roles;
 pub mod config;
 pub mod context;
+pub mod csr;
 pub mod daemonset;
 pub mod deployment;
 pub mod discovery;
@@ -66,6 +68,7 @@ pub async fn run(
     let namespaces = namespace::NamespaceController::new(&ctx);
     let defaults = service_accounts::NamespaceDefaults::new(&ctx, &config.root_ca_pem);
     let cluster_roles = cluster_roles::ClusterRoleAggregation::new(&ctx);
+    let certificate_requests = csr::CertificateRequests::new(&ctx);
     let pod_gc = pod_gc::PodGc::new(&ctx, config.finished_pods_kept);
     ctx.start_informers(&mut tasks);
     tasks.spawn(deployments.run(shutdown.clone()));
@@ -80,6 +83,7 @@ pub async fn run(
     tasks.spawn(defaults.run(shutdown.clone()));
     tasks.spawn(pod_gc.run(shutdown.clone()));
     tasks.spawn(cluster_roles.run(shutdown.clone()));
+    tasks.spawn(certificate_requests.run(shutdown.clone()));
     tasks.spawn(gc::run(client, shutdown.clone()));
     info!("controllers started");
     while let Some(ended) = tasks.join_next().await {

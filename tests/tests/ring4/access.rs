@@ -2,6 +2,9 @@
 
 use crate::support::{Space, Suite, client};
 use anyhow::{Context, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
 use kube::Api;
 use kube::api::ListParams;
@@ -310,5 +313,113 @@ pub fn service_accounts(suite: &Suite) -> anyhow::Result<()> {
         list(&client) == 401,
         "the token in a pod that has gone counts"
     );
+    Ok(())
+}
+
+/// A key and a request for a certificate of a user, in PEM.
+fn request(user: &str, group: &str) -> anyhow::Result<(String, String)> {
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, user);
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, group);
+    Ok((key.serialize_pem(), params.serialize_request(&key)?.pem()?))
+}
+
+fn manifest(name: &str, signer: &str, pem: &str) -> String {
+    let encoded = STANDARD.encode(pem);
+    format!(
+        "apiVersion: certificates.k8s.io/v1\nkind: CertificateSigningRequest\nmetadata: {{name: {name}}}\nspec:\n  \
+         request: {encoded}\n  signerName: kubernetes.io/{signer}\n  expirationSeconds: 3600\n  \
+         usages: [client auth, digital signature]\n"
+    )
+}
+
+pub fn certificates(suite: &Suite) -> anyhow::Result<()> {
+    let space = suite.space("certificates")?;
+    let (key, pem) = request("cora", "dev")?;
+    space.apply(&manifest("ring4-cora", "kube-apiserver-client", &pem))?;
+    space.apply(&manifest("ring4-denied", "kube-apiserver-client", &pem))?;
+    says(
+        &space,
+        &["get", "csr", "ring4-cora"],
+        &["kubernetes-admin", "Pending", "60m"],
+    )?;
+    says(
+        &space,
+        &["certificate", "deny", "ring4-denied"],
+        &["denied"],
+    )?;
+    says(
+        &space,
+        &["certificate", "approve", "ring4-cora"],
+        &["approved"],
+    )?;
+    let issued = |name: &str| {
+        space.wait(&format!("the certificate of {name}"), 30, || {
+            let text =
+                space.kubectl(&["get", "csr", name, "-o", "jsonpath={.status.certificate}"])?;
+            Ok((!text.is_empty()).then_some(text))
+        })
+    };
+    let certificate = issued("ring4-cora")?;
+    says(&space, &["get", "csr"], &["Approved,Issued", "Denied"])?;
+    says(
+        &space,
+        &["describe", "csr", "ring4-cora"],
+        &["Approved,Issued", "cora"],
+    )?;
+    // The certificate is its holder's, and nobody else's.
+    let mut kubeconfig = Kubeconfig::read_from(suite.cluster.layout.kubeconfig())?;
+    for user in &mut kubeconfig.auth_infos {
+        user.auth_info = Some(kube::config::AuthInfo {
+            client_certificate_data: Some(certificate.clone()),
+            client_key_data: Some(STANDARD.encode(&key).into()),
+            ..Default::default()
+        });
+    }
+    suite.block_on(async {
+        let options = KubeConfigOptions::default();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await?;
+        let reviews: Api<SelfSubjectReview> = Api::all(kube::Client::try_from(config)?);
+        let review = reviews
+            .create(&Default::default(), &SelfSubjectReview::default())
+            .await?;
+        let user = review.status.and_then(|s| s.user_info).context("no user")?;
+        ensure!(user.username.as_deref() == Some("cora"), "{user:?}");
+        ensure!(user.groups.iter().flatten().any(|g| g == "dev"), "{user:?}");
+        Ok(())
+    })?;
+
+    // A kubelet renews its own certificate by itself; to make another node's takes a role.
+    let (_, own) = request("system:node:node1", "system:nodes")?;
+    let (_, other) = request("system:node:node9", "system:nodes")?;
+    let as_node = [
+        "create",
+        "-f",
+        "-",
+        "--as",
+        "system:node:node1",
+        "--as-group",
+        "system:nodes",
+    ];
+    for (name, pem) in [("ring4-own", &own), ("ring4-other", &other)] {
+        let text = manifest(name, "kube-apiserver-client-kubelet", pem);
+        let output = space.kubectl_stdin(&as_node, &text)?;
+        ensure!(output.status.success(), "{output:?}");
+    }
+    issued("ring4-own")?;
+    says(
+        &space,
+        &["get", "csr", "ring4-own"],
+        &["system:node:node1", "Approved,Issued"],
+    )?;
+    says(&space, &["get", "csr", "ring4-other"], &["Pending"])?;
+    for name in ["ring4-cora", "ring4-denied", "ring4-own", "ring4-other"] {
+        space.kubectl(&["delete", "csr", name])?;
+    }
     Ok(())
 }

@@ -90,6 +90,7 @@ const TESTS: &[(&str, Test)] = &[
     ("patches_of_every_kind", kubectl::patches),
     ("server_side_apply_diff_and_prune", apply::server_side),
     ("roles_and_impersonation", access::roles),
+    ("roles_approve_and_sign_certificates", access::certificates),
     ("tokens_of_pods_do_what_roles_say", access::service_accounts),
     ("kube_rs_lists_watches_and_conflicts", kubectl::kube_rs),
     ("bad_input_is_refused_by_name", bad_input::refused),

@@ -114,6 +114,11 @@ static EFFECTS: &[(&str, &str, Effect)] = &[
     ),
     ("batch", "jobs", stored("the controller is not there yet")),
     (
+        "certificates.k8s.io",
+        "certificatesigningrequests",
+        acted("signers other than Kubernetes' own three need a controller of yours"),
+    ),
+    (
         "networking.k8s.io",
         "ingressclasses",
         stored("for an ingress controller of your own"),

@@ -8,6 +8,7 @@ mod apiregistration;
 mod apps;
 mod autoscaling;
 mod batch;
+mod certificates;
 mod coordination;
 mod core;
 mod discovery;
@@ -46,6 +47,7 @@ static GROUPS: &[&[Row]] = &[
     events::ROWS,
     autoscaling::ROWS,
     batch::ROWS,
+    certificates::ROWS,
     networking::ROWS,
     rbac::ROWS,
     policy::ROWS,

@@ -4,6 +4,7 @@
 pub mod apps;
 pub mod autoscaling;
 pub mod batch;
+pub mod certificates;
 pub mod container;
 pub mod data;
 pub mod endpoint_slice;
@@ -94,8 +95,11 @@ const COUNTS: &[&str] = &[
 ];
 
 /// Checks of a status write.
-pub fn status(kind: &Kind, new: &Value, _old: &Value, errors: &mut Errors) {
+pub fn status(kind: &Kind, new: &Value, old: &Value, errors: &mut Errors) {
     match kind.id() {
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            certificates::status_update(new, old, errors);
+        }
         ("apps", _) | ("", "ReplicationController") | ("batch", "Job") => {
             for field in COUNTS {
                 let path = format!("status.{field}");

@@ -39,6 +39,8 @@ pub enum PkiError {
     Half { path: PathBuf, missing: PathBuf },
     #[error("a certificate holds {most} groups at most, {given} were given")]
     TooManyGroups { given: usize, most: usize },
+    #[error("the usage {0:?} is no signer's here")]
+    Usage(String),
     #[error("{0:?} is neither an IP address nor a DNS name")]
     BadName(String),
 }

@@ -49,6 +49,7 @@ pub async fn create(request: &Request, object: &mut Value) -> Result<()> {
     }
     restricted_create(request, object).await?;
     super::escalate::check(request, object, None)?;
+    super::certificates::create(request, object)?;
     match kind.id() {
         ("", "Pod") => {
             service_account(request, object, &name).await?;
@@ -204,6 +205,7 @@ async fn namespace_open(request: &Request, namespace: &str, name: &str) -> Resul
 /// of a pod.
 pub fn update(request: &Request, new: &Value, old: &Value) -> Result<()> {
     super::escalate::check(request, new, Some(old))?;
+    super::certificates::update(request, new, old)?;
     restricted_update(request, new, old)?;
     if request.kind.is("scheduling.k8s.io", "PriorityClass") {
         priority::class(request, new)?;

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod admit;
 pub mod bind;
+pub mod certificates;
 pub mod delete;
 pub mod escalate;
 pub mod eviction;

@@ -24,6 +24,8 @@ pub enum Part {
     Status,
     /// A namespace's `spec.finalizers`.
     Finalize,
+    /// The conditions of a certificate signing request.
+    Approval,
 }
 
 pub fn validation(request: &Request) -> Result<FieldValidation> {
@@ -187,6 +189,9 @@ pub async fn modify(
             }
             Part::Status => strategy::prepare_status_update(storage, &mut new, &old)?,
             Part::Finalize => strategy::prepare_finalize(storage, &mut new, &old)?,
+            Part::Approval => {
+                strategy::prepare_approval(storage, &mut new, &old, jiff::Timestamp::now())?
+            }
         };
         admit::update(request, &new, &old)?;
         admission::validate(request, &new, Some(&old)).await?;

@@ -4,11 +4,13 @@
 mod access;
 mod apply;
 mod bad_input;
+mod certificates;
 mod client;
 mod definitions;
 mod deletion;
 mod evictions;
 mod kinds;
+mod failure;
 mod kubelet;
 mod lists;
 mod pod_security;
