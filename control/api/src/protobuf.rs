@@ -289,13 +289,13 @@ fn add(
             while let Some((number, wire)) = reader.field()? {
                 match (number, wire) {
                     (1, Wire::Bytes(text)) => key = utf8(text, name)?,
-                    (2, wire) => found = Some(value(name, item, wire, depth)?),
+                    (2, wire) => found = Some(entry_value(name, item, wire, depth)?),
                     _ => {}
                 }
             }
             let found = match found {
                 Some(found) => found,
-                None => value(name, item, Wire::Bytes(&[]), depth)?,
+                None => entry_value(name, item, Wire::Bytes(&[]), depth)?,
             };
             let map = out.entry(name).or_insert_with(|| Value::Object(Map::new()));
             if let Value::Object(entries) = map {
@@ -318,6 +318,25 @@ fn add(
         }
     }
     Ok(())
+}
+
+/// The value of a map's entry. A list can't be one in protobuf, so Kubernetes wraps it in a
+/// message with the items as its field 1 (`ExtraValue`).
+fn entry_value(name: &str, ty: &Type, wire: Wire<'_>, depth: usize) -> Result<Value> {
+    let Type::List(item) = ty else {
+        return value(name, ty, wire, depth);
+    };
+    let Wire::Bytes(wrapped) = wire else {
+        return Err(ProtobufError::WireType(name.to_string()));
+    };
+    let mut items = Vec::new();
+    let mut reader = Reader { rest: wrapped };
+    while let Some((number, wire)) = reader.field()? {
+        if number == 1 {
+            items.push(value(name, item, wire, depth)?);
+        }
+    }
+    Ok(items.into())
 }
 
 fn value(name: &str, ty: &Type, wire: Wire<'_>, depth: usize) -> Result<Value> {
@@ -521,6 +540,19 @@ mod tests {
         assert_eq!(options["gracePeriodSeconds"], 0);
         let negative = decode(&envelope("v1", "DeleteOptions", int(1, -1))).unwrap();
         assert_eq!(negative["gracePeriodSeconds"], -1);
+    }
+
+    #[test]
+    fn lists_in_maps_are_wrapped() {
+        let items = [bytes(1, "x"), bytes(1, "y")].concat();
+        let entry = |key: &str, value: Vec<u8>| bytes(5, [bytes(1, key), bytes(2, value)].concat());
+        let spec = [bytes(3, "anna"), entry("a", items), entry("b", vec![])].concat();
+        let group = "authorization.k8s.io/v1";
+        let review = decode(&envelope(group, "SubjectAccessReview", bytes(2, spec))).unwrap();
+        assert_eq!(
+            review["spec"],
+            json!({"user": "anna", "extra": {"a": ["x", "y"], "b": []}})
+        );
     }
 
     #[test]

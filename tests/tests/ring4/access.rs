@@ -209,13 +209,13 @@ pub fn roles(suite: &Suite) -> anyhow::Result<()> {
             "role",
             "big",
             "--verb=delete",
-            "--resource=resourcequotas",
+            "--resource=nodes",
             "--as",
             "anna",
         ],
         &[
             "attempting to grant RBAC permissions not currently held",
-            "Resources:[\"resourcequotas\"]",
+            "Resources:[\"nodes\"]",
         ],
     )?;
     let manifest = "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {name: small, namespace: roles}\nrules:\n  - {apiGroups: [\"\"], resources: [pods], verbs: [get, delete]}\n";

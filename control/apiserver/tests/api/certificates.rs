@@ -169,8 +169,14 @@ async fn approval_and_signing_need_the_verb_for_the_signer() {
 
     let status = format!("{CSRS}/a/status");
     let signed = |pem: &str| json!({"status": {"certificate": STANDARD.encode(pem)}});
+    let ca = cluster
+        .server
+        .as_ref()
+        .unwrap()
+        .ca_certificate()
+        .to_string();
     approver
-        .patch(&status, "merge", &signed("x"))
+        .patch(&status, "merge", &signed(&ca))
         .await
         .refused(403, "Forbidden");
     let signer = cluster.client("signer", &[]);
@@ -178,12 +184,6 @@ async fn approval_and_signing_need_the_verb_for_the_signer() {
         .patch(&status, "merge", &signed("x"))
         .await
         .refused(422, "Invalid");
-    let ca = cluster
-        .server
-        .as_ref()
-        .unwrap()
-        .ca_certificate()
-        .to_string();
     signer.patch(&status, "merge", &signed(&ca)).await.ok(200);
     let headers = [("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")];
     let table = admin.call("GET", CSRS, &headers, "").await.ok(200);
