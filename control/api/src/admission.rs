@@ -1,7 +1,10 @@
 //! Admission of pods, pure: what kube-apiserver's ServiceAccount, DefaultTolerationSeconds and
 //! Priority plugins do.
 
+pub mod limits;
 pub mod pod_security;
+pub mod quota;
+pub mod resources;
 
 use serde_json::{Value, json};
 

@@ -31,6 +31,7 @@ use crate::pki::{self, Identity, Pki, PkiError, kubeconfig};
 use crate::sealed::{self, KeyError, Keys, Sealed};
 use crate::service_ips::{Range, RangeError, ServiceIps};
 use crate::tls::{self, TlsError};
+use crate::verbs::admission::quota::Turns;
 use crate::verbs::admit;
 
 /// How long open requests may go on after a stop.
@@ -106,6 +107,7 @@ pub struct Api {
     pub tokens: Tokens,
     pub token_file: TokenFile,
     pub service_ips: Arc<ServiceIps>,
+    pub quota_turns: Turns,
     pub metrics: Metrics,
     pub flows: Arc<Flows>,
     pub audit: Option<Audit>,
@@ -254,6 +256,7 @@ impl Server {
             definitions: Settled::default(),
             openapi: OpenApi::default(),
             service_ips: service_ips.clone(),
+            quota_turns: Turns::default(),
             metrics: Metrics::default(),
             flows: Arc::default(),
             audit: config.audit.map(Audit::open).transpose()?,

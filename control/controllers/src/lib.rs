@@ -14,6 +14,7 @@
 //! | [`pod_gc`] | deletion of pods that nobody looks after |
 //! | [`cluster_roles`] | the rules of ClusterRoles that gather those of others |
 //! | [`csr`] | approval of kubelets' certificate requests; removal of old requests |
+//! | [`resource_quota`] | what is used of each quota |
 //! | [`service_accounts`] | the ServiceAccount `default` and the CA's ConfigMap in each namespace |
 //!
 //! Every reconcile is idempotent and starts from what is there, so a restart at any point is harmless.
@@ -35,6 +36,7 @@ pub mod owner;
 pub mod pod;
 pub mod pod_gc;
 pub mod replicaset;
+pub mod resource_quota;
 pub mod service_accounts;
 
 use std::sync::Arc;
@@ -69,6 +71,7 @@ pub async fn run(
     let defaults = service_accounts::NamespaceDefaults::new(&ctx, &config.root_ca_pem);
     let cluster_roles = cluster_roles::ClusterRoleAggregation::new(&ctx);
     let certificate_requests = csr::CertificateRequests::new(&ctx);
+    let quotas = resource_quota::QuotaController::new(&ctx);
     let pod_gc = pod_gc::PodGc::new(&ctx, config.finished_pods_kept);
     ctx.start_informers(&mut tasks);
     tasks.spawn(deployments.run(shutdown.clone()));
@@ -84,6 +87,7 @@ pub async fn run(
     tasks.spawn(pod_gc.run(shutdown.clone()));
     tasks.spawn(cluster_roles.run(shutdown.clone()));
     tasks.spawn(certificate_requests.run(shutdown.clone()));
+    tasks.spawn(quotas.run(shutdown.clone()));
     tasks.spawn(gc::run(client, shutdown.clone()));
     info!("controllers started");
     while let Some(ended) = tasks.join_next().await {

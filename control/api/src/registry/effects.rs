@@ -42,11 +42,7 @@ static EFFECTS: &[(&str, &str, Effect)] = &[
         stored("Services read EndpointSlices only, and nothing mirrors Endpoints"),
     ),
     ("", "events", WHOLE),
-    (
-        "",
-        "limitranges",
-        stored("admission by limits is not there yet"),
-    ),
+    ("", "limitranges", WHOLE),
     ("", "namespaces", WHOLE),
     ("", "nodes", acted("`spec.configSource`, `spec.externalID`")),
     ("", "persistentvolumeclaims", stored(DRIVERS)),
@@ -68,11 +64,7 @@ static EFFECTS: &[(&str, &str, Effect)] = &[
         "replicationcontrollers",
         stored("use ReplicaSets or Deployments"),
     ),
-    (
-        "",
-        "resourcequotas",
-        stored("admission by quotas is not there yet, and their status stays empty"),
-    ),
+    ("", "resourcequotas", WHOLE),
     ("", "secrets", WHOLE),
     ("", "serviceaccounts", acted("`secrets`")),
     (

@@ -52,6 +52,7 @@ pub async fn create(request: &Request, object: &mut Value) -> Result<()> {
     super::certificates::create(request, object)?;
     match kind.id() {
         ("", "Pod") => {
+            super::admission::limits::default(request, object).await?;
             service_account(request, object, &name).await?;
             priority::pod(request, object).await?;
             admission::default_tolerations(object);

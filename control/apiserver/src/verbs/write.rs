@@ -10,7 +10,7 @@ use rhumb_api::strategy::{self, CreateContext, UpdateOutcome};
 use rhumb_store::{Change, Condition, Outcome, Write};
 use serde_json::Value;
 
-use super::{ATTEMPTS, Request, admission, admit, fields, set_version, store_error, store_key};
+use super::{ATTEMPTS, Request, admission, admit, fields, set_version, store_key};
 use crate::http::reply::{self, Body};
 use crate::object;
 
@@ -85,19 +85,16 @@ pub async fn create_object(request: &Request, object: Value, dry_run: bool) -> R
         let name = text(&object, "metadata.name").to_string();
         admission::validate(request, &object, None).await?;
         let reserved = admit::allocate(request, &mut object, None)?;
+        let charge = admission::quota::begin(request, &object, None).await?;
         if dry_run {
             return Ok(object);
         }
-        let outcome = request
-            .api
-            .store
-            .write(Write {
-                key: store_key(kind, &request.resource.namespace, &name),
-                condition: Condition::Absent,
-                change: put(kind, &object),
-            })
-            .await
-            .map_err(store_error)?;
+        let write = Write {
+            key: store_key(kind, &request.resource.namespace, &name),
+            condition: Condition::Absent,
+            change: put(kind, &object),
+        };
+        let outcome = charge.write(request, write).await?;
         match outcome {
             Outcome::Committed(revision) => {
                 reserved.keep();
@@ -196,6 +193,7 @@ pub async fn modify(
         admit::update(request, &new, &old)?;
         admission::validate(request, &new, Some(&old)).await?;
         let reserved = admit::allocate(request, &mut new, Some(&old))?;
+        let charge = admission::quota::begin(request, &new, Some(&old)).await?;
         let change = match outcome {
             UpdateOutcome::Remove => Change::Delete,
             // Writing what is there already would only wake every watcher.
@@ -206,16 +204,12 @@ pub async fn modify(
             return Ok(new);
         }
         let removed = change == Change::Delete;
-        let written = request
-            .api
-            .store
-            .write(Write {
-                key: kv.key.clone(),
-                condition: Condition::ModRevision(kv.mod_revision),
-                change,
-            })
-            .await
-            .map_err(store_error)?;
+        let write = Write {
+            key: kv.key.clone(),
+            condition: Condition::ModRevision(kv.mod_revision),
+            change,
+        };
+        let written = charge.write(request, write).await?;
         match written {
             Outcome::Committed(revision) => {
                 reserved.keep();

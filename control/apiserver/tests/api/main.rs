@@ -14,6 +14,7 @@ mod kinds;
 mod kubelet;
 mod lists;
 mod pod_security;
+mod quota;
 mod rbac;
 mod safety;
 mod services;

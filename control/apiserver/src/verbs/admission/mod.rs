@@ -1,10 +1,13 @@
-//! Validating admission: an object that is ready to be stored is looked at once more, in the light
-//! of its namespace and of what the cluster's users have configured.
+//! Admission by what the cluster's users have configured: an object that is ready to be stored is
+//! looked at once more, in the light of its namespace.
 
+pub mod limits;
 mod pod_security;
+pub mod quota;
 
 use rhumb_api::registry;
 use rhumb_api::status::{ApiError, Result};
+use rhumb_store::ListRequest;
 use serde_json::Value;
 
 use super::{Request, store_error, store_key};
@@ -12,6 +15,7 @@ use crate::object;
 
 /// An object that is to be stored, and the one that it replaces.
 pub async fn validate(request: &Request, new: &Value, old: Option<&Value>) -> Result<()> {
+    limits::validate(request, new, old).await?;
     pod_security::validate(request, new, old).await
 }
 
@@ -29,4 +33,18 @@ async fn stored(
         Some(kv) => object::value_of(&kv).map(Some).map_err(ApiError::internal),
         None => Ok(None),
     }
+}
+
+/// The objects of a core kind in the request's namespace, as the store has them.
+async fn stored_list(request: &Request, plural: &str) -> Result<Vec<Value>> {
+    let kind = registry::find("", "v1", plural).ok_or_else(ApiError::no_such_path)?;
+    let list = ListRequest {
+        prefix: store_key(kind, &request.resource.namespace, ""),
+        ..ListRequest::default()
+    };
+    let found = request.api.store.list(list).await.map_err(store_error)?;
+    let objects = found.items.iter().map(object::value_of);
+    objects
+        .collect::<std::result::Result<_, _>>()
+        .map_err(ApiError::internal)
 }
