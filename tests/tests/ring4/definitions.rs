@@ -169,8 +169,17 @@ pub fn life(suite: &Suite) -> anyhow::Result<()> {
     space.apply(OBJECT)?;
     space.kubectl(&["delete", CRD, "--timeout=30s"])?;
     space.wait("the kind is no longer served", 10, || {
-        let output = space.kubectl_output(&["get", "crontabs"])?;
-        let text = String::from_utf8_lossy(&output.stderr);
-        Ok(text.contains("doesn't have a resource type").then_some(()))
-    })
+        let served = space.kubectl(&["api-resources", "--api-group=stable.example.com"])?;
+        Ok((!served.contains("crontabs")).then_some(()))
+    })?;
+    // What kubectl remembers of discovery decides which of the two it says.
+    let output = space.kubectl_output(&["get", "crontabs"])?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        !output.status.success()
+            && (text.contains("doesn't have a resource type")
+                || text.contains("could not find the requested resource")),
+        "{text}"
+    );
+    Ok(())
 }
