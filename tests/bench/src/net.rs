@@ -122,7 +122,8 @@ fn connect(addr: SocketAddr) -> Result<TcpStream> {
 }
 
 fn ask(conn: &mut TcpStream) -> Result<()> {
-    let mut byte = [7u8; 1];
+    // An empty line: netprobe's servers answer lines.
+    let mut byte = *b"\n";
     conn.write_all(&byte)?;
     conn.read_exact(&mut byte).context("waiting for the answer")
 }
