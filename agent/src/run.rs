@@ -53,7 +53,7 @@ use crate::{
 const NETLINK_INTERVAL: Duration = Duration::from_secs(5);
 
 async fn client(config: &Config) -> Result<Client> {
-    let kube_config = match &config.kubeconfig {
+    let mut kube_config = match &config.kubeconfig {
         Some(path) => {
             let kubeconfig = Kubeconfig::read_from(path)
                 .with_context(|| format!("reading the kubeconfig {}", path.display()))?;
@@ -64,6 +64,9 @@ async fn client(config: &Config) -> Result<Client> {
         None => kube::Config::incluster()
             .context("no --kubeconfig given, and there is no in-cluster service account")?,
     };
+    let agent = concat!("rhumb-agent/", env!("CARGO_PKG_VERSION"));
+    let agent = http::HeaderValue::from_static(agent);
+    kube_config.headers.push((http::header::USER_AGENT, agent));
     Client::try_from(kube_config).context("making a Kubernetes client")
 }
 

@@ -5,6 +5,8 @@ use std::os::fd::{FromRawFd as _, RawFd};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use http::HeaderValue;
+use http::header::USER_AGENT;
 use kube::Client;
 use kube::config::Kubeconfig;
 use rhumb_apiserver::pki::Authority;
@@ -122,6 +124,11 @@ async fn client(server: &Server, user: &str) -> anyhow::Result<Client> {
         .with_context(|| format!("making the client of {user}"))?;
     // Watches are quiet for longer than any time limit of a read.
     config.read_timeout = None;
+    // By this name the fields that it writes are known.
+    let name = user.trim_start_matches("system:");
+    let agent = format!("{name}/{}", env!("CARGO_PKG_VERSION"));
+    let agent = HeaderValue::from_str(&agent).with_context(|| format!("naming {user}"))?;
+    config.headers.push((USER_AGENT, agent));
     Client::try_from(config).with_context(|| format!("making the client of {user}"))
 }
 

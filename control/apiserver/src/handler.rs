@@ -305,6 +305,8 @@ async fn dispatch(
         (("", "Pod"), "log") => return kubelet::log(api, &resource, &query).await,
         (("", "Pod"), name) => {
             if let Some(stream) = kubelet::Stream::of(name) {
+                // A WebSocket opens by GET; what it does is no reading.
+                may(api, &user, "create", &resource, &query).await?;
                 return kubelet::stream(api, stream, &resource, &query, request).await;
             }
         }

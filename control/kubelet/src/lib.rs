@@ -79,10 +79,16 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> anyhow::Result<
     let kubeconfig = Kubeconfig::read_from(&config.kubeconfig)
         .with_context(|| format!("reading the kubeconfig {}", config.kubeconfig.display()))?;
     let identity = server::identity::Identity::from_kubeconfig(&config.kubeconfig, &kubeconfig)?;
-    let client_config =
+    let mut client_config =
         kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
             .with_context(|| format!("using the kubeconfig {}", config.kubeconfig.display()))?;
+    // By this name the fields that it writes are known.
+    let agent = concat!("kubelet/", env!("CARGO_PKG_VERSION"));
+    let agent = http::HeaderValue::from_static(agent);
+    client_config
+        .headers
+        .push((http::header::USER_AGENT, agent));
     let client = kube::Client::try_from(client_config).context("making the API client")?;
     for dir in [config.root_dir.join("pods"), config.pod_log_dir.clone()] {
         std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;

@@ -154,6 +154,9 @@ async fn restricted_delete(request: &Request, name: &str) -> Result<()> {
     let namespace = request.resource.namespace.as_str();
     let verdict = match request.kind.id() {
         ("", "Pod") => match find(request, "pods", namespace, name).await? {
+            Some(pod) if request.resource.subresource == "eviction" => {
+                node_restriction::pod_evict(node, &pod)
+            }
             Some(pod) => node_restriction::pod_delete(node, &pod),
             None => Ok(()),
         },

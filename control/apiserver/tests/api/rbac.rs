@@ -28,6 +28,43 @@ async fn create(client: &Client, plural: &str, object: Value) -> Value {
     client.post(&path, &object).await.ok(201)
 }
 
+/// A WebSocket opens by GET; to read is not enough for a shell.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_of_pods_need_create() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let jane = cluster.client("jane", &[]);
+    let streams = ["exec", "attach", "portforward"];
+    let resources: Vec<String> = streams.iter().map(|s| format!("pods/{s}")).collect();
+    let resources: Vec<&str> = resources.iter().map(String::as_str).collect();
+    for (name, verb) in [("looks", "get"), ("enters", "create")] {
+        let rules = json!([rule(&[verb], "", &resources)]);
+        create(&admin, "roles", role(name, rules)).await;
+    }
+    create(
+        &admin,
+        "rolebindings",
+        binding("looks", "Role", "looks", "jane"),
+    )
+    .await;
+    for stream in streams {
+        let path = format!("{PODS}/x/{stream}?container=c&command=sh&stdout=true");
+        let message = jane.get(&path).await.refused(403, "Forbidden");
+        assert!(message.contains("cannot create resource"), "{message}");
+    }
+    create(
+        &admin,
+        "rolebindings",
+        binding("enters", "Role", "enters", "jane"),
+    )
+    .await;
+    for stream in streams {
+        // Allowed, hence judged by what it asks.
+        let path = format!("{PODS}/x/{stream}?container=c&command=sh&stdout=true");
+        jane.get(&path).await.refused(400, "BadRequest");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn roles_take_effect_at_once_and_end_at_once() {
     let cluster = Cluster::start().await;
