@@ -140,6 +140,10 @@ fn record(attachments: &Attachments, a: Attachment) -> Result<Attachment, CniErr
     let phase = Phase::Attached;
     let a = locked.put(Attachment { phase, ..a })?;
     Endpoints::open(attachments.paths())?.put_all(&locked, &a)?;
+    // An agent that started meanwhile has pinned its programs and left this pod alone, which was
+    // not attached yet; one that starts from now on finds it.
+    let mut host = Netlink::open().map_err(AttachmentsError::Netlink)?;
+    Programs::open(attachments.paths())?.renew(&locked, &mut host, &a)?;
     Ok(a)
 }
 

@@ -54,7 +54,7 @@ pub struct Parsed {
 
 /// Parses a body by its media type (parameters are ignored; none means JSON).
 pub fn parse(media_type: &str, body: &[u8]) -> Result<Parsed> {
-    match media_type.split(';').next().unwrap_or("").trim() {
+    let parsed = match media_type.split(';').next().unwrap_or("").trim() {
         "" | "application/json" | "*/*" => parse_json(body),
         "application/yaml" | "application/x-yaml" | "text/yaml" => parse_yaml(body),
         protobuf::MEDIA_TYPE => protobuf::decode(body)
@@ -68,6 +68,15 @@ pub fn parse(media_type: &str, body: &[u8]) -> Result<Parsed> {
             YAML,
             protobuf::MEDIA_TYPE,
         ])),
+    }?;
+    // What is stored is read as JSON, whose parser has a bound; field ownership nests a little deeper
+    // than the object.
+    match json::depth(&parsed.value) {
+        deep if deep > json::MAX_DEPTH => Err(ApiError::bad_request(format!(
+            "the body nests too deep: limit is {}",
+            json::MAX_DEPTH
+        ))),
+        _ => Ok(parsed),
     }
 }
 
@@ -80,14 +89,6 @@ fn parse_yaml(body: &[u8]) -> Result<Parsed> {
             duplicates: Vec::new(),
         })
         .map_err(|e| ApiError::bad_request(format!("error converting YAML to JSON: {e}")))
-        .and_then(|parsed| match json::depth(&parsed.value) {
-            // JSON's parser has a bound of its own, below which it reads what is stored.
-            deep if deep > json::MAX_DEPTH => Err(ApiError::bad_request(format!(
-                "error converting YAML to JSON: it nests too deep: limit is {}",
-                json::MAX_DEPTH
-            ))),
-            _ => Ok(parsed),
-        })
 }
 
 /// Parses JSON, noting fields that occur twice (the last one counts, as in Go).

@@ -275,6 +275,9 @@ pub fn claim_status(kubelet: &str, new: &Value, old: &Value) -> Verdict {
 }
 
 /// A TokenRequest. `bound` is the pod that it names, if that is there.
+/// The audience of the API itself.
+const API_AUDIENCE: &str = "https://kubernetes.default.svc.cluster.local";
+
 pub fn token(kubelet: &str, request: &Value, bound: Option<&Value>) -> Verdict {
     let of = |field: &str| text(request, &format!("spec.boundObjectRef.{field}"));
     if (of("apiVersion"), of("kind")) != ("v1", "Pod") || of("name").is_empty() {
@@ -294,6 +297,21 @@ pub fn token(kubelet: &str, request: &Value, bound: Option<&Value>) -> Verdict {
     }
     if text(pod, "spec.nodeName") != kubelet {
         return Err("node requested token bound to a pod scheduled on a different node".into());
+    }
+    let projected: Vec<&str> = list(pod, "spec.volumes")
+        .iter()
+        .flat_map(|volume| list(volume, "projected.sources"))
+        .map(|source| text(source, "serviceAccountToken.audience"))
+        .collect();
+    for audience in list(request, "spec.audiences")
+        .iter()
+        .filter_map(Value::as_str)
+    {
+        if audience != API_AUDIENCE && !audience.is_empty() && !projected.contains(&audience) {
+            return Err(format!(
+                "audience {audience:?} not found in pod spec volume, {kubelet} is not authorized to request tokens for this audience"
+            ));
+        }
     }
     Ok(())
 }
@@ -450,6 +468,18 @@ mod tests {
         assert!(token("m", &ask("u"), Some(&pod)).is_err());
         assert!(token("n", &ask("u"), None).is_err());
         assert!(token("n", &json!({"spec": {}}), None).is_err());
+        // Tokens for others than the API only where the pod mounts one.
+        let to = |audience: &str| {
+            let mut asked = ask("u");
+            asked["spec"]["audiences"] = json!([audience]);
+            asked
+        };
+        assert_eq!(token("n", &to(API_AUDIENCE), Some(&pod)), Ok(()));
+        assert!(token("n", &to("vault"), Some(&pod)).is_err());
+        let mut mounts = pod.clone();
+        mounts["spec"]["volumes"] = json!([{"name": "t", "projected": {"sources": [
+            {"serviceAccountToken": {"path": "t", "audience": "vault"}}]}}]);
+        assert_eq!(token("n", &to("vault"), Some(&mounts)), Ok(()));
     }
 
     #[test]

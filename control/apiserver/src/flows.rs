@@ -22,6 +22,8 @@ const QUEUE: usize = 1024;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Watches of one user.
 const WATCHES: usize = 10_000;
+/// Bytes of bodies of one user, read or being read.
+const BODIES: usize = 64 << 20;
 
 #[derive(Debug, Clone, Copy)]
 struct Limits {
@@ -29,12 +31,14 @@ struct Limits {
     seats_each: usize,
     queue: usize,
     watches: usize,
+    bodies: usize,
 }
 
 #[derive(Default)]
 struct Flow {
     busy: usize,
     watches: usize,
+    bodies: usize,
     waiting: VecDeque<oneshot::Sender<Seat>>,
 }
 
@@ -58,6 +62,7 @@ impl Default for Flows {
             seats_each: SEATS / 2,
             queue: QUEUE,
             watches: WATCHES,
+            bodies: BODIES,
         })
     }
 }
@@ -82,6 +87,21 @@ impl Drop for Watching {
             let mut state = flows.state.lock();
             if let Some(flow) = state.flows.get_mut(&name) {
                 flow.watches -= 1;
+            }
+            state.forget_idle(&name);
+        }
+    }
+}
+
+/// Room for a body.
+pub struct Room(Option<(Arc<Flows>, Arc<str>, usize)>);
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        if let Some((flows, name, bytes)) = self.0.take() {
+            let mut state = flows.state.lock();
+            if let Some(flow) = state.flows.get_mut(&name) {
+                flow.bodies -= bytes;
             }
             state.forget_idle(&name);
         }
@@ -189,6 +209,23 @@ impl Flows {
         state.forget_idle(name);
     }
 
+    /// Makes room for a body of at most so many bytes.
+    pub fn room(self: &Arc<Self>, user: &User, bytes: usize) -> Result<Room> {
+        if Self::is_exempt(user) || bytes == 0 {
+            return Ok(Room(None));
+        }
+        let name: Arc<str> = user.name.as_str().into();
+        let mut state = self.state.lock();
+        let flow = state.flows.entry(name.clone()).or_default();
+        if flow.bodies + bytes > self.limits.bodies {
+            state.forget_idle(&name);
+            return Err(too_many());
+        }
+        flow.bodies += bytes;
+        drop(state);
+        Ok(Room(Some((self.clone(), name, bytes))))
+    }
+
     /// Counts a watch.
     pub fn watch(self: &Arc<Self>, user: &User) -> Result<Watching> {
         if Self::is_exempt(user) {
@@ -229,6 +266,7 @@ mod tests {
             seats_each,
             queue,
             watches: 2,
+            bodies: 100,
         }))
     }
 
@@ -285,6 +323,11 @@ mod tests {
         assert!(flows.watch(&user("b")).is_ok());
         drop(watches);
         assert!(flows.watch(&user("a")).is_ok());
+        let room = flows.room(&user("a"), 60).unwrap();
+        assert_eq!(flows.room(&user("a"), 60).err().unwrap().code, 429);
+        assert!(flows.room(&user("b"), 60).is_ok() && flows.room(&admin, 1000).is_ok());
+        drop(room);
+        assert!(flows.room(&user("a"), 60).is_ok());
         assert!(flows.state.lock().flows.is_empty());
     }
 

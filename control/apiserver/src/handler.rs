@@ -148,7 +148,9 @@ async fn answer(
                 }
                 labels.resource = resource.described();
                 let (parts, body) = request.into_parts();
+                let _room = api.flows.room(&user, expected(&parts.headers))?;
                 let body = read_body(&parts.headers, body).await?;
+                let _seat = api.flows.seat(&user).await?;
                 let asked = Asked {
                     review,
                     user: &user,
@@ -293,11 +295,6 @@ async fn dispatch(
     if matches!(verb, "create") && resource.subresource.is_empty() && !resource.name.is_empty() {
         return Err(ApiError::method_not_allowed());
     }
-    if verb == "create" && kind.as_custom().is_some_and(|c| c.terminating()) {
-        let mut error = ApiError::method_not_supported(&kind, verb);
-        error.message = "create not allowed while custom resource definition is terminating".into();
-        return Err(error);
-    }
     if matches!(verb, "update" | "patch") && resource.name.is_empty() {
         return Err(ApiError::method_not_allowed());
     }
@@ -313,7 +310,10 @@ async fn dispatch(
         _ => {}
     }
     let (parts, body) = request.into_parts();
-    let body = if matches!(parts.method, Method::GET | Method::HEAD) {
+    let reads = matches!(parts.method, Method::GET | Method::HEAD);
+    let room = if reads { 0 } else { expected(&parts.headers) };
+    let _room = api.flows.room(&user, room)?;
+    let body = if reads {
         bytes::Bytes::new()
     } else {
         read_body(&parts.headers, body).await?
@@ -374,6 +374,13 @@ async fn dispatch(
     let mut response = answer?;
     reply::warn(&mut response, &warnings.take());
     Ok(response)
+}
+
+/// The most bytes that a body will have.
+fn expected(headers: &http::HeaderMap) -> usize {
+    let length = headers.get(CONTENT_LENGTH);
+    let length = length.and_then(|v| v.to_str().ok()?.parse().ok());
+    length.map_or(MAX_BODY, |n: usize| n.min(MAX_BODY))
 }
 
 async fn read_body(headers: &http::HeaderMap, mut body: Incoming) -> Result<bytes::Bytes> {

@@ -399,8 +399,9 @@ impl State {
         }
         key.sort_unstable();
         let id = match self.identities.get(&key) {
-            Some(id) => *id,
-            None => {
+            // What nothing used may have been forgotten meanwhile.
+            Some(id) if ids.identity(*id).is_some() => *id,
+            _ => {
                 let atoms = self.atoms(&key);
                 let id = ids.identity_id(&atoms);
                 self.identities.insert(key, id);

@@ -130,7 +130,11 @@ async fn connection(
     let service = service_fn(move |request: Request<Incoming>| {
         let (api, user) = (api.clone(), user.clone());
         async move {
-            if matches!(*request.method(), Method::GET | Method::HEAD) {
+            // What a stream began is to be in the audit log, whether its client stays or not.
+            let stream = ["/exec", "/attach", "/portforward", "/log"]
+                .iter()
+                .any(|end| request.uri().path().ends_with(end));
+            if !stream && matches!(*request.method(), Method::GET | Method::HEAD) {
                 return Ok::<_, Infallible>(handler::handle(api, peer, user, request).await);
             }
             let tasks = api.tasks.clone();

@@ -154,9 +154,6 @@ async fn restricted_delete(request: &Request, name: &str) -> Result<()> {
     let namespace = request.resource.namespace.as_str();
     let verdict = match request.kind.id() {
         ("", "Pod") => match find(request, "pods", namespace, name).await? {
-            Some(pod) if request.resource.subresource == "eviction" => {
-                node_restriction::pod_evict(node, &pod)
-            }
             Some(pod) => node_restriction::pod_delete(node, &pod),
             None => Ok(()),
         },
@@ -205,12 +202,36 @@ async fn namespace_open(request: &Request, namespace: &str, name: &str) -> Resul
     Ok(())
 }
 
+/// An agent runs where the kubelet does: it may not give its node what the kubelet may not.
+fn agent_node(request: &Request, new: &Value, old: &Value) -> Result<()> {
+    let agent = authorize::is_agent(&request.user) && !request.user.is_in(crate::auth::MASTERS);
+    if !agent || !request.kind.is("", "Node") {
+        return Ok(());
+    }
+    let name = text(old, "metadata.name");
+    let verdict = node_restriction::node(name, new, Some(old));
+    kubelet_verdict(request, name, verdict)
+}
+
+/// Before a pod is evicted, and its budget charged.
+pub fn evict(request: &Request, pod: &Value) -> Result<()> {
+    match request.user.as_node() {
+        Some(node) => kubelet_verdict(
+            request,
+            text(pod, "metadata.name"),
+            node_restriction::pod_evict(node, pod),
+        ),
+        None => Ok(()),
+    }
+}
+
 /// Before a changed object is stored. Agents may change their pods' annotations, and nothing else
 /// of a pod.
 pub fn update(request: &Request, new: &Value, old: &Value) -> Result<()> {
     super::escalate::check(request, new, Some(old))?;
     super::certificates::update(request, new, old)?;
     restricted_update(request, new, old)?;
+    agent_node(request, new, old)?;
     if request.kind.is("scheduling.k8s.io", "PriorityClass") {
         priority::class(request, new)?;
     }

@@ -56,6 +56,7 @@ async fn evict(request: &Request, options: &DeleteOptions) -> Result<()> {
     let asked_version = options.resource_version.is_some();
     for _ in 0..ATTEMPTS {
         let (_, pod) = request.current(name).await?;
+        super::admit::evict(request, &pod)?;
         if !disruption::needs_budget(&pod) {
             let mut options = options.clone();
             if !asked_version && !disruption::is_ended(&pod) {

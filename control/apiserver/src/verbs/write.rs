@@ -64,6 +64,11 @@ pub async fn create(request: &Request) -> Result<Response<Body>> {
 /// Creates a decoded and defaulted object; returns it as stored.
 pub async fn create_object(request: &Request, object: Value, dry_run: bool) -> Result<Value> {
     let kind = &request.kind;
+    if kind.as_custom().is_some_and(|c| c.terminating()) {
+        let mut error = ApiError::method_not_supported(kind, "create");
+        error.message = "create not allowed while custom resource definition is terminating".into();
+        return Err(error);
+    }
     let template = kind.to_stored(object);
     let generated = text(&template, "metadata.name").is_empty();
     for _ in 0..8 {

@@ -237,6 +237,25 @@ async fn kubelets_and_agents_keep_to_their_node() {
         .patch(&format!("{pods}/p"), "merge", &label)
         .await
         .refused(403, "Forbidden");
+    // What the kubelet may not give its node, the agent may not either.
+    let own = json!({"metadata": {"labels": {"node-restriction.kubernetes.io/x": "y"}}});
+    for client in [&kubelet, &agent] {
+        client
+            .patch("/api/v1/nodes/n1", "merge", &own)
+            .await
+            .refused(403, "Forbidden");
+    }
+    // Another node's kubelet is refused before any budget is charged.
+    let budget = json!({"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {}}});
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    admin.post(budgets, &budget).await.ok(201);
+    let stranger = cluster.client("system:node:n2", &["system:nodes"]);
+    let eviction = json!({"metadata": {"name": "p"}});
+    let message = stranger
+        .post(&format!("{pods}/p/eviction"), &eviction)
+        .await
+        .refused(403, "Forbidden");
+    assert!(message.contains("can only evict pods"), "{message}");
     let other = cluster.client("system:rhumb-agent:n2", &["system:rhumb-agents"]);
     other
         .patch(&format!("{pods}/p"), "merge", &note)

@@ -201,3 +201,29 @@ async fn connections() {
     }
     cluster.admin().get("/api/v1/nodes").await.ok(200);
 }
+
+/// What is stored is read again: nothing gets in that the reader's bound would keep from coming out.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_nest_no_deeper_than_is_read() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let maps = "/api/v1/namespaces/default/configmaps";
+    for depth in [60, 110, 116, 119, 125, 127, 200] {
+        let fields = format!("{}{{}}{}", "{\"f:a\":".repeat(depth), "}".repeat(depth));
+        let name = format!("deep{depth}");
+        let body = format!(
+            r#"{{"metadata":{{"name":"{name}","managedFields":[{{"manager":"m","operation":"Update",
+            "apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":{fields}}}]}}}}"#
+        );
+        let headers = [("content-type", "application/json")];
+        let answer = admin.call("POST", maps, &headers, body).await;
+        match answer.json()["code"].as_u64() {
+            // Stored: it can be read and removed.
+            None => {
+                admin.get(&format!("{maps}/{name}")).await.ok(200);
+                admin.delete(&format!("{maps}/{name}"), None).await.ok(200);
+            }
+            Some(code) => assert_eq!(code, 400, "{depth}"),
+        }
+    }
+}

@@ -235,8 +235,9 @@ fn class_of<T: Tables>(t: &T, ip: &Ip) -> Class {
     match t.route(ip) {
         Some(r) if r.class == route_class::THIS_NODE => Class::ThisNode,
         Some(r) if r.class == route_class::LOCAL_PODS => Class::NoPod,
-        Some(r) if r.class == route_class::CLUSTER => Class::Cluster,
+        // Before the cluster's networks, which may cover the addresses of Services too.
         _ if is_vip(t, ip) => Class::Vip,
+        Some(r) if r.class == route_class::CLUSTER => Class::Cluster,
         _ => Class::Outside,
     }
 }

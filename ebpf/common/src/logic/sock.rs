@@ -1,5 +1,6 @@
 //! Services at the socket: the destination is translated before there is any packet.
 
+use super::parse::TCP;
 use super::service::{is_vip, select};
 use super::tables::SockTables;
 use crate::addr::Ip;
@@ -39,7 +40,11 @@ pub fn forward<T: SockTables>(
         }
     }
     let (id, b) = match select(t, &dst, port_be, protocol) {
-        None if is_vip(t, &dst) => return SockVerdict::Refuse(Reason::NoServicePort),
+        // To connect a datagram socket sends nothing: resolvers do so to ask for a source address.
+        // What it sends later is answered as a packet.
+        None if (each || u32::from(protocol) == TCP) && is_vip(t, &dst) => {
+            return SockVerdict::Refuse(Reason::NoServicePort);
+        }
         None => return SockVerdict::Keep,
         Some(Err(reason)) => return SockVerdict::Refuse(reason),
         Some(Ok(found)) => found,
