@@ -275,8 +275,8 @@ pub fn claim_status(kubelet: &str, new: &Value, old: &Value) -> Verdict {
 }
 
 /// A TokenRequest. `bound` is the pod that it names, if that is there.
-/// The audience of the API itself.
-const API_AUDIENCE: &str = "https://kubernetes.default.svc.cluster.local";
+/// The audience of the API itself, and the issuer of its tokens.
+pub const API_AUDIENCE: &str = "https://kubernetes.default.svc.cluster.local";
 
 pub fn token(kubelet: &str, request: &Value, bound: Option<&Value>) -> Verdict {
     let of = |field: &str| text(request, &format!("spec.boundObjectRef.{field}"));

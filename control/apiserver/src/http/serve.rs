@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{User, authenticate};
 use crate::handler;
 use crate::http::reply::{self, Body};
+use crate::kubelet::Stream;
 use crate::pki::Pki;
 use crate::server::Api;
 use crate::tls;
@@ -131,9 +132,8 @@ async fn connection(
         let (api, user) = (api.clone(), user.clone());
         async move {
             // What a stream began is to be in the audit log, whether its client stays or not.
-            let stream = ["/exec", "/attach", "/portforward", "/log"]
-                .iter()
-                .any(|end| request.uri().path().ends_with(end));
+            let last = request.uri().path().rsplit('/').next().unwrap_or("");
+            let stream = last == "log" || Stream::of(last).is_some();
             if !stream && matches!(*request.method(), Method::GET | Method::HEAD) {
                 return Ok::<_, Infallible>(handler::handle(api, peer, user, request).await);
             }
