@@ -1,6 +1,7 @@
 //! Admission of pods, pure: what kube-apiserver's ServiceAccount, DefaultTolerationSeconds and
 //! Priority plugins do.
 
+pub mod dynamic;
 pub mod limits;
 pub mod pod_security;
 pub mod quota;

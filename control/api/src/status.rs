@@ -1,6 +1,8 @@
 //! `metav1.Status`: every refusal of the API, with Kubernetes' reasons, codes and texts.
 //! Source: apimachinery `pkg/api/errors` and `pkg/util/validation/field`.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value, json};
 
 use crate::registry::Kind;
@@ -10,7 +12,8 @@ use crate::registry::Kind;
 #[error("{message}")]
 pub struct ApiError {
     pub code: u16,
-    pub reason: &'static str,
+    /// Kubernetes' own, or what a webhook says.
+    pub reason: Cow<'static, str>,
     pub message: String,
     /// `details` of the Status: name, group, kind, uid, causes, retryAfterSeconds.
     pub details: Option<Map<String, Value>>,
@@ -19,10 +22,14 @@ pub struct ApiError {
 pub type Result<T, E = ApiError> = std::result::Result<T, E>;
 
 impl ApiError {
-    pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(
+        code: u16,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
         ApiError {
             code,
-            reason,
+            reason: reason.into(),
             message: message.into(),
             details: None,
         }
@@ -62,7 +69,7 @@ impl ApiError {
             "message": self.message,
         });
         if !self.reason.is_empty() {
-            status["reason"] = self.reason.into();
+            status["reason"] = self.reason.as_ref().into();
         }
         if let Some(details) = &self.details {
             status["details"] = Value::Object(details.clone());

@@ -179,7 +179,7 @@ pub fn line<B>(record: &Record, answer: &Result<Response<B>, ApiError>) -> Optio
     }
     let (code, reason, message) = match answer {
         Ok(response) => (response.status().as_u16(), "", ""),
-        Err(error) => (error.code, error.reason, error.message.as_str()),
+        Err(error) => (error.code, &*error.reason, error.message.as_str()),
     };
     let mut line = record.event(code, reason, message).to_string().into_bytes();
     line.push(b'\n');

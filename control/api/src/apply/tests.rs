@@ -199,7 +199,7 @@ fn conflicts_are_told_as_kubernetes_tells_them() {
     let mut cluster = Cluster::of("apps", "deployments");
     cluster.put("kubectl-client-side-apply", deployment(json!({})));
     let refused = cluster.refused("me", deployment(json!({"replicas": 3})));
-    assert_eq!((refused.code, refused.reason), (409, "Conflict"));
+    assert_eq!((refused.code, &*refused.reason), (409, "Conflict"));
     assert_eq!(
         refused.message,
         "Apply failed with 1 conflict: conflict with \"kubectl-client-side-apply\" using apps/v1: .spec.replicas"
