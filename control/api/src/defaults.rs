@@ -1,6 +1,7 @@
 //! Defaults of each kind, as kube-apiserver's `zz_generated.defaults.go` and `defaults.go` have
 //! them. They work on the wire form and leave malformed values for validation to name.
 
+pub mod admission;
 pub mod policy;
 pub mod storage;
 pub mod workloads;

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::auth::User;
 use crate::route::Resource;
+use crate::verbs::Annotations;
 
 /// Lines that wait to be written; when they are so many, requests wait too.
 const QUEUE: usize = 4096;
@@ -51,6 +52,7 @@ pub struct Record {
     pub received: Timestamp,
     /// Whether it was allowed, once that is known.
     pub allowed: Option<bool>,
+    pub annotations: Annotations,
 }
 
 fn user(user: &User) -> Value {
@@ -129,6 +131,9 @@ impl Record {
         if let Some(allowed) = self.allowed {
             let decision = if allowed { "allow" } else { "forbid" };
             event["annotations"] = json!({"authorization.k8s.io/decision": decision});
+        }
+        for (key, value) in &*self.annotations.lock() {
+            event["annotations"][key] = value.as_str().into();
         }
         event
     }

@@ -25,7 +25,8 @@ use crate::system;
 use crate::verbs::review::Asked;
 use crate::verbs::write::Part;
 use crate::verbs::{
-    self, Request, Warnings, bind, delete, eviction, list, review, scale, token, watch, write,
+    self, Annotations, Request, Warnings, admission, bind, delete, eviction, list, review, scale,
+    token, watch, write,
 };
 
 /// As kube-apiserver.
@@ -164,7 +165,8 @@ async fn answer(
                 return review::create(api, &asked);
             }
             let kind = resource.kind.clone();
-            let mut answered = dispatch(api, user, verb, resource, query, request).await;
+            let notes = labels.record.annotations.clone();
+            let mut answered = dispatch(api, user, verb, resource, query, request, notes).await;
             if let Some(kind) = &kind {
                 after(api, kind, verb, &mut answered).await;
             }
@@ -175,9 +177,12 @@ async fn answer(
 
 /// What an answer waits for, and warns of, whatever the verb.
 async fn after(api: &Arc<Api>, kind: &Kind, verb: &str, answered: &mut Result<Response<Body>>) {
-    if kind.is("apiextensions.k8s.io", "CustomResourceDefinition")
-        && !matches!(verb, "get" | "list" | "watch")
-    {
+    let writes = !matches!(verb, "get" | "list" | "watch");
+    if kind.group == rhumb_api::admission::dynamic::GROUP && writes {
+        // What is configured holds for the next request.
+        let _ = api.cache.reach(api.store.revision(), verbs::WAIT).await;
+    }
+    if kind.is("apiextensions.k8s.io", "CustomResourceDefinition") && writes {
         // Whoever defined a kind may use it.
         definitions::settled(api).await;
     }
@@ -262,6 +267,7 @@ async fn dispatch(
     resource: Resource,
     query: Query,
     request: hyper::Request<Incoming>,
+    annotations: Annotations,
 ) -> Result<Response<Body>> {
     let Some(kind) = resource.kind.clone() else {
         return Err(ApiError::no_such_path());
@@ -304,7 +310,21 @@ async fn dispatch(
             if let Some(stream) = kubelet::Stream::of(name) {
                 // A WebSocket opens by GET; what it does is no reading.
                 may(api, &user, "create", &resource, &query).await?;
-                return kubelet::stream(api, stream, &resource, &query, request).await;
+                let asked = Request {
+                    api: api.clone(),
+                    user,
+                    kind,
+                    resource,
+                    query,
+                    accept: JSON_ACCEPT,
+                    headers: request.headers().clone(),
+                    body: bytes::Bytes::new(),
+                    warnings: Warnings::default(),
+                    annotations,
+                };
+                let (own, options) = stream.options(&asked.query);
+                admission::dynamic::connect(&asked, &own, options).await?;
+                return kubelet::stream(api, stream, &asked.resource, &asked.query, request).await;
             }
         }
         _ => {}
@@ -341,6 +361,7 @@ async fn dispatch(
         headers: parts.headers,
         body,
         warnings: Warnings::default(),
+        annotations,
     };
     if request.kind.group == rbac::GROUP {
         // What one may grant depends on all roles and bindings that were written before.

@@ -12,7 +12,7 @@ use hyper_util::rt::TokioIo;
 use rhumb_api::json::{self, at, text};
 use rhumb_api::registry;
 use rhumb_api::status::{ApiError, Result};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -20,6 +20,7 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use crate::http::reply::{self, Body};
 use crate::route::{Query, Resource};
 use crate::server::Api;
+use crate::verbs::admission::dynamic::Own;
 
 const DIAL: Duration = Duration::from_secs(10);
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
@@ -324,6 +325,40 @@ impl Stream {
             "portforward" => Some(Stream::PortForward),
             _ => None,
         }
+    }
+
+    /// What admission is shown of it: the query, as Kubernetes' type for it.
+    pub fn options(self, query: &Query) -> (Own, Value) {
+        let (kind, flags): (_, &[&str]) = match self {
+            Stream::Exec => ("PodExecOptions", &["stdin", "stdout", "stderr", "tty"]),
+            Stream::Attach => ("PodAttachOptions", &["stdin", "stdout", "stderr", "tty"]),
+            Stream::PortForward => ("PodPortForwardOptions", &[]),
+        };
+        let mut options = json!({"kind": kind, "apiVersion": "v1"});
+        for flag in flags {
+            if query.flag(flag) {
+                options[*flag] = true.into();
+            }
+        }
+        if self != Stream::PortForward && query.has("container") {
+            options["container"] = query.get("container").into();
+        }
+        let commands: Vec<&str> = query.all("command").collect();
+        if self == Stream::Exec && !commands.is_empty() {
+            options["command"] = commands.into();
+        }
+        let ports: Vec<i64> = query.all("ports").filter_map(|p| p.parse().ok()).collect();
+        if self == Stream::PortForward && !ports.is_empty() {
+            options["ports"] = ports.into();
+        }
+        let own = Own {
+            group: "",
+            version: "v1",
+            kind,
+            // The query is no object: nothing of it can be changed.
+            schema: "",
+        };
+        (own, options)
     }
 
     /// The kubelet's path for what a client asks.

@@ -19,10 +19,12 @@ pub mod pki;
 mod route;
 mod sealed;
 mod server;
+mod service_backend;
 mod service_ips;
 mod system;
 mod tls;
 mod verbs;
+mod webhook_client;
 
 pub use audit::AuditLog;
 pub use server::{Config, Server, ServerError};

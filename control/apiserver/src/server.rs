@@ -31,6 +31,7 @@ use crate::pki::{self, Identity, Pki, PkiError, kubeconfig};
 use crate::sealed::{self, KeyError, Keys, Sealed};
 use crate::service_ips::{Range, RangeError, ServiceIps};
 use crate::tls::{self, TlsError};
+use crate::verbs::admission::dynamic::Configured;
 use crate::verbs::admission::quota::Turns;
 use crate::verbs::admit;
 
@@ -107,6 +108,7 @@ pub struct Api {
     pub tokens: Tokens,
     pub token_file: TokenFile,
     pub service_ips: Arc<ServiceIps>,
+    pub hooks: Configured,
     pub quota_turns: Turns,
     pub metrics: Metrics,
     pub flows: Arc<Flows>,
@@ -256,6 +258,7 @@ impl Server {
             definitions: Settled::default(),
             openapi: OpenApi::default(),
             service_ips: service_ips.clone(),
+            hooks: Configured::new(cache.clone()),
             quota_turns: Turns::default(),
             metrics: Metrics::default(),
             flows: Arc::default(),

@@ -4,7 +4,7 @@ use k8s_openapi::api as k8s;
 
 use super::schema;
 use super::{PLAIN, READ, Row};
-use crate::table;
+use crate::{defaults, table, validation};
 
 pub static ROWS: &[Row] = &[
     Row {
@@ -41,7 +41,9 @@ pub static ROWS: &[Row] = &[
         singular: "mutatingwebhookconfiguration",
         categories: &["api-extensions"],
         namespaced: false,
-        verbs: READ,
+        generation: true,
+        defaults: defaults::admission::mutating_webhooks,
+        validate: validation::webhook::mutating,
         schema_name: schema!(k8s::admissionregistration::v1::MutatingWebhookConfiguration).0,
         schema: schema!(k8s::admissionregistration::v1::MutatingWebhookConfiguration).1,
         columns: table::storage::WEBHOOKS,
@@ -82,7 +84,9 @@ pub static ROWS: &[Row] = &[
         singular: "validatingwebhookconfiguration",
         categories: &["api-extensions"],
         namespaced: false,
-        verbs: READ,
+        generation: true,
+        defaults: defaults::admission::validating_webhooks,
+        validate: validation::webhook::validating,
         schema_name: schema!(k8s::admissionregistration::v1::ValidatingWebhookConfiguration).0,
         schema: schema!(k8s::admissionregistration::v1::ValidatingWebhookConfiguration).1,
         columns: table::storage::WEBHOOKS,

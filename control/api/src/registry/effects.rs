@@ -155,7 +155,7 @@ static EFFECTS: &[(&str, &str, Effect)] = &[
     (
         "admissionregistration.k8s.io",
         "mutatingwebhookconfigurations",
-        served(ADMISSION),
+        WHOLE,
     ),
     (
         "admissionregistration.k8s.io",
@@ -170,7 +170,7 @@ static EFFECTS: &[(&str, &str, Effect)] = &[
     (
         "admissionregistration.k8s.io",
         "validatingwebhookconfigurations",
-        served(ADMISSION),
+        WHOLE,
     ),
     (
         "scheduling.k8s.io",

@@ -20,6 +20,7 @@ pub mod selector;
 pub mod service;
 pub mod storage;
 pub mod volume;
+pub mod webhook;
 pub mod workloads;
 
 use serde_json::Value;

@@ -18,7 +18,7 @@ use crate::service_ips::{Refused, Reserved};
 const PROTECTED: &[&str] = &["default", "kube-system", "kube-public"];
 
 /// An object of the cache, or, since the cache may be a moment behind, of the store.
-async fn find(
+pub async fn find(
     request: &Request,
     plural: &str,
     namespace: &str,

@@ -7,17 +7,26 @@ use rhumb_api::strategy;
 use rhumb_store::{Condition, Outcome, Write};
 use serde_json::json;
 
+use super::admission::dynamic::{self, Own};
 use super::write::put;
 use super::{ATTEMPTS, Request, store_error};
 use crate::http::reply::{self, Body};
 
 const BINDING: &str = "io.k8s.api.core.v1.Binding";
 
+const OWN: Own = Own {
+    group: "",
+    version: "v1",
+    kind: "Binding",
+    schema: BINDING,
+};
+
 pub async fn create(request: &Request) -> Result<Response<Body>> {
     let validation = FieldValidation::parse(request.query.get("fieldValidation"))?;
     let dry_run = request.dry_run()?;
     let parsed = codec::parse(request.content_type(), &request.body)?;
-    let binding = codec::decode_named(BINDING, parsed, validation)?.object;
+    let mut binding = codec::decode_named(BINDING, parsed, validation)?.object;
+    dynamic::post(request, &OWN, &mut binding, dry_run).await?;
     let name = request.resource.name.as_str();
     for _ in 0..ATTEMPTS {
         let (kv, pod) = request.current(name).await?;

@@ -8,6 +8,7 @@ use rhumb_api::strategy::{self, DeleteOptions, DeleteOutcome, Propagation};
 use rhumb_store::{Change, Condition, Outcome, Write};
 use serde_json::Value;
 
+use super::admission::dynamic;
 use super::list::page;
 use super::write::put;
 use super::{ATTEMPTS, Request, admit, render, set_version, store_error, store_key};
@@ -82,6 +83,10 @@ pub(super) async fn delete_one(
         let old = crate::object::value_of(&kv).map_err(ApiError::internal)?;
         let old = kind.from_store(old);
         admit::delete(request, name).await?;
+        // An eviction is another request, and was put before its own.
+        if request.resource.subresource.is_empty() {
+            dynamic::delete(request, &old, options.dry_run).await?;
+        }
         let outcome =
             strategy::prepare_delete(kind.storage(), &old, options, jiff::Timestamp::now())?;
         let (change, mut new) = match outcome {

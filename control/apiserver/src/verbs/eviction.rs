@@ -12,6 +12,7 @@ use rhumb_api::{disruption, per_kind};
 use rhumb_store::{Condition, KeyValue, Outcome, Write};
 use serde_json::{Value, json};
 
+use super::admission::dynamic::{self, Own};
 use super::delete::delete_one;
 use super::write::put;
 use super::{ATTEMPTS, Request, store_error};
@@ -20,10 +21,17 @@ use crate::object;
 
 const EVICTION: &str = "io.k8s.api.policy.v1.Eviction";
 
+const OWN: Own = Own {
+    group: "policy",
+    version: "v1",
+    kind: "Eviction",
+    schema: EVICTION,
+};
+
 pub async fn create(request: &Request) -> Result<Response<Body>> {
     let validation = FieldValidation::parse(request.query.get("fieldValidation"))?;
     let parsed = codec::parse(request.content_type(), &request.body)?;
-    let eviction = codec::decode_named(EVICTION, parsed, validation)?.object;
+    let mut eviction = codec::decode_named(EVICTION, parsed, validation)?.object;
     let name = request.resource.name.as_str();
     let given = text(&eviction, "metadata.name");
     if !given.is_empty() && given != name {
@@ -31,11 +39,14 @@ pub async fn create(request: &Request) -> Result<Response<Body>> {
             "name in URL does not match name in Eviction object",
         ));
     }
+    let of_query = request.dry_run()?;
+    let dry_run = of_query || !list(&eviction, "deleteOptions.dryRun").is_empty();
+    dynamic::post(request, &OWN, &mut eviction, dry_run).await?;
     let mut options = match at(&eviction, "deleteOptions") {
         Some(options) => DeleteOptions::from_value(options)?,
         None => DeleteOptions::default(),
     };
-    options.dry_run |= request.dry_run()?;
+    options.dry_run |= of_query;
     evict(request, &options).await?;
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,

@@ -17,6 +17,7 @@ pub mod token;
 pub mod watch;
 pub mod write;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,7 +55,12 @@ pub struct Request {
     pub body: Bytes,
     /// What the answer warns about, if the request succeeds.
     pub warnings: Warnings,
+    /// What the audit log says of it besides.
+    pub annotations: Annotations,
 }
+
+/// What admission has to say in the audit log.
+pub type Annotations = Arc<Mutex<BTreeMap<String, String>>>;
 
 /// Warnings that arise on the way of a request.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +79,11 @@ impl Request {
         if !warnings.contains(&warning) {
             warnings.push(warning);
         }
+    }
+
+    /// Adds an annotation to the audit log's line.
+    pub fn annotate(&self, key: String, value: String) {
+        self.annotations.lock().insert(key, value);
     }
 
     pub fn namespace(&self) -> Option<&str> {

@@ -8,13 +8,22 @@ use rhumb_api::scale;
 use rhumb_api::status::{ApiError, Result};
 use serde_json::Value;
 
+use super::admission::dynamic::Own;
 use super::write::{Part, modify};
 use super::{Request, fields};
 use crate::http::reply::{self, Body};
 
 const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
 
-fn of(kind: &Kind, object: &Value) -> Result<Value> {
+/// What admission is shown of it.
+pub const OWN: Own = Own {
+    group: "autoscaling",
+    version: "v1",
+    kind: "Scale",
+    schema: SCALE,
+};
+
+pub fn of(kind: &Kind, object: &Value) -> Result<Value> {
     scale::of(kind, object).ok_or_else(|| {
         let field = kind
             .as_custom()
@@ -28,7 +37,7 @@ fn of(kind: &Kind, object: &Value) -> Result<Value> {
 }
 
 /// The object with what its Scale says now.
-fn with_scale(request: &Request, old: &Value, scaled: &Value) -> Result<Value> {
+pub fn with_scale(request: &Request, old: &Value, scaled: &Value) -> Result<Value> {
     let mut object = scale::apply(&request.kind, old, scaled)?;
     fields::from_scale(&request.kind, &mut object, scaled);
     Ok(object)
@@ -49,7 +58,7 @@ pub async fn update(request: &Request) -> Result<Response<Body>> {
     let decoded = codec::decode_named(SCALE, parsed, validation)?;
     let dry_run = request.dry_run()?;
     let manager = fields::manager(request, "UpdateOptions", false)?;
-    let stored = modify(request, Part::Main, dry_run, |old| {
+    let stored = modify(request, Part::Scale, dry_run, |old| {
         let mut scaled = decoded.object.clone();
         manager.track_scale(request, old, &of(&request.kind, old)?, &mut scaled);
         with_scale(request, old, &scaled)
@@ -65,7 +74,7 @@ pub async fn patch(request: &Request) -> Result<Response<Body>> {
     let dry_run = request.dry_run()?;
     let applies = patch_type == PatchType::Apply;
     let manager = fields::manager(request, "PatchOptions", applies)?;
-    let stored = modify(request, Part::Main, dry_run, |old| {
+    let stored = modify(request, Part::Scale, dry_run, |old| {
         let live = of(&request.kind, old)?;
         let patched = match applies {
             true => manager.apply_scale(request, old, &live)?,

@@ -9,10 +9,18 @@ use rhumb_api::status::{ApiError, Errors, Result};
 use serde_json::{Value, json};
 
 use super::Request;
+use super::admission::dynamic::{self, Own};
 use crate::auth::token::{Bound, Claims, ISSUER, Reference};
 use crate::http::reply::{self, Body};
 
 const TOKEN_REQUEST: &str = "io.k8s.api.authentication.v1.TokenRequest";
+
+const OWN: Own = Own {
+    group: "authentication.k8s.io",
+    version: "v1",
+    kind: "TokenRequest",
+    schema: TOKEN_REQUEST,
+};
 const LEAST_SECONDS: i64 = 600;
 const MOST_SECONDS: i64 = 1 << 32;
 const DEFAULT_SECONDS: i64 = 3600;
@@ -21,6 +29,7 @@ pub async fn create(request: &Request) -> Result<Response<Body>> {
     let validation = FieldValidation::parse(request.query.get("fieldValidation"))?;
     let parsed = codec::parse(request.content_type(), &request.body)?;
     let mut asked = codec::decode_named(TOKEN_REQUEST, parsed, validation)?.object;
+    dynamic::post(request, &OWN, &mut asked, request.dry_run()?).await?;
     let name = request.resource.name.as_str();
     let namespace = request.resource.namespace.as_str();
     let (_, account) = request.current(name).await?;

@@ -10,7 +10,8 @@ use rhumb_api::strategy::{self, CreateContext, UpdateOutcome};
 use rhumb_store::{Change, Condition, Outcome, Write};
 use serde_json::Value;
 
-use super::{ATTEMPTS, Request, admission, admit, fields, set_version, store_key};
+use super::admission::dynamic;
+use super::{ATTEMPTS, Request, admission, admit, fields, scale, set_version, store_key};
 use crate::http::reply::{self, Body};
 use crate::object;
 
@@ -21,6 +22,8 @@ const EVENT_TTL: std::time::Duration = std::time::Duration::from_secs(3600);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
     Main,
+    /// The main part, by its Scale.
+    Scale,
     Status,
     /// A namespace's `spec.finalizers`.
     Finalize,
@@ -78,18 +81,23 @@ pub async fn create_object(request: &Request, object: Value, dry_run: bool) -> R
             // Admission names the object in its refusals.
             strategy::generate_name(metadata, &suffix);
         }
-        admit::create(request, &mut object).await?;
+        let given = match generated {
+            true => "",
+            false => text(&template, "metadata.name"),
+        };
+        dynamic::admit_create(request, given, &mut object, dry_run).await?;
         let context = CreateContext {
             namespace: request.namespace(),
             now: jiff::Timestamp::now(),
             uid: &uuid::Uuid::new_v4().to_string(),
             suffix: &suffix,
         };
-        // Cluster IPs are given last, so that a refused Service takes none.
         strategy::prepare_create(kind.storage(), &mut object, &context)?;
         let name = text(&object, "metadata.name").to_string();
-        admission::validate(request, &object, None).await?;
+        // A refused Service gives its cluster IPs back.
         let reserved = admit::allocate(request, &mut object, None)?;
+        admission::validate(request, &object, None).await?;
+        dynamic::validate(request, None, &object, None, dry_run).await?;
         let charge = admission::quota::begin(request, &object, None).await?;
         if dry_run {
             return Ok(object);
@@ -179,9 +187,10 @@ pub async fn modify(
     for _ in 0..ATTEMPTS {
         let (kv, old) = request.current(name).await?;
         let mut new = transform(&old)?;
+        mutate(request, part, &mut new, &old, dry_run).await?;
         let storage = kind.storage();
         let outcome = match part {
-            Part::Main => {
+            Part::Main | Part::Scale => {
                 if let Some(families) = admit::service_families(request, storage) {
                     // What the update leaves out comes from the old object first.
                     rhumb_api::service::patch_allocated(&mut new, &old);
@@ -196,8 +205,9 @@ pub async fn modify(
             }
         };
         admit::update(request, &new, &old)?;
-        admission::validate(request, &new, Some(&old)).await?;
         let reserved = admit::allocate(request, &mut new, Some(&old))?;
+        admission::validate(request, &new, Some(&old)).await?;
+        validate(request, part, &new, &old, dry_run).await?;
         let charge = admission::quota::begin(request, &new, Some(&old)).await?;
         let change = match outcome {
             UpdateOutcome::Remove => Change::Delete,
@@ -227,4 +237,43 @@ pub async fn modify(
         }
     }
     Err(ApiError::modified(kind, name))
+}
+
+/// Asks those who may change a changed object.
+async fn mutate(
+    request: &Request,
+    part: Part,
+    new: &mut Value,
+    old: &Value,
+    dry_run: bool,
+) -> Result<()> {
+    if part != Part::Scale || !dynamic::is_any(request) {
+        return dynamic::admit_update(request, None, new, old, dry_run).await;
+    }
+    let before = scale::of(&request.kind, new)?;
+    let mut scaled = before.clone();
+    let old = scale::of(&request.kind, old)?;
+    dynamic::admit_update(request, Some(&scale::OWN), &mut scaled, &old, dry_run).await?;
+    if scaled != before {
+        *new = scale::with_scale(request, new, &scaled)?;
+    }
+    Ok(())
+}
+
+/// Asks those who may refuse it.
+async fn validate(
+    request: &Request,
+    part: Part,
+    new: &Value,
+    old: &Value,
+    dry_run: bool,
+) -> Result<()> {
+    if part != Part::Scale || !dynamic::is_any(request) {
+        return dynamic::validate(request, None, new, Some(old), dry_run).await;
+    }
+    let (new, old) = (
+        scale::of(&request.kind, new)?,
+        scale::of(&request.kind, old)?,
+    );
+    dynamic::validate(request, Some(&scale::OWN), &new, Some(&old), dry_run).await
 }

@@ -20,4 +20,6 @@ mod safety;
 mod services;
 mod tokens;
 mod watches;
+mod webhook_server;
+mod webhooks;
 mod writes;

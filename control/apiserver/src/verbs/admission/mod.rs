@@ -1,6 +1,7 @@
 //! Admission by what the cluster's users have configured: an object that is ready to be stored is
 //! looked at once more, in the light of its namespace.
 
+pub mod dynamic;
 pub mod limits;
 mod pod_security;
 pub mod quota;
