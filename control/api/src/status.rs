@@ -16,7 +16,7 @@ pub struct ApiError {
     pub reason: Cow<'static, str>,
     pub message: String,
     /// `details` of the Status: name, group, kind, uid, causes, retryAfterSeconds.
-    pub details: Option<Map<String, Value>>,
+    pub details: Option<Box<Map<String, Value>>>,
 }
 
 pub type Result<T, E = ApiError> = std::result::Result<T, E>;
@@ -44,7 +44,7 @@ impl ApiError {
             details.insert("group".into(), kind.group.as_ref().into());
         }
         details.insert("kind".into(), kind.plural.as_ref().into());
-        self.details = Some(details);
+        self.details = Some(Box::new(details));
         self
     }
 
@@ -72,7 +72,7 @@ impl ApiError {
             status["reason"] = self.reason.as_ref().into();
         }
         if let Some(details) = &self.details {
-            status["details"] = Value::Object(details.clone());
+            status["details"] = Value::Object((**details).clone());
         }
         status["code"] = self.code.into();
         status
@@ -94,7 +94,7 @@ impl ApiError {
             "NotFound",
             "the server could not find the requested resource",
         );
-        error.details = Some(Map::new());
+        error.details = Some(Box::default());
         error
     }
 
@@ -205,7 +205,7 @@ impl ApiError {
             details.insert("group".into(), group.into());
         }
         details.insert("kind".into(), plural.into());
-        error.details = Some(details);
+        error.details = Some(Box::new(details));
         error
     }
 
@@ -216,7 +216,7 @@ impl ApiError {
             text += &format!(": {reason}");
         }
         let mut error = Self::new(403, "Forbidden", text);
-        error.details = Some(Map::new());
+        error.details = Some(Box::default());
         error
     }
 
@@ -260,7 +260,7 @@ impl ApiError {
             details.insert("group".into(), group.into());
         }
         details.insert("kind".into(), kind.into());
-        error.details = Some(details);
+        error.details = Some(Box::new(details));
         error.with_causes(causes)
     }
 
@@ -282,7 +282,7 @@ impl ApiError {
             "MethodNotAllowed",
             "the server does not allow this method on the requested resource",
         );
-        error.details = Some(Map::new());
+        error.details = Some(Box::default());
         error
     }
 

@@ -27,7 +27,10 @@ pub fn conflicts(conflicts: &[Conflict]) -> ApiError {
         })
         .collect();
     let mut error = ApiError::new(409, "Conflict", message(conflicts));
-    error.details = Some(Map::from_iter([("causes".to_string(), causes.into())]));
+    error.details = Some(Box::new(Map::from_iter([(
+        "causes".to_string(),
+        causes.into(),
+    )])));
     error
 }
 

@@ -108,10 +108,27 @@ fn samples() -> Vec<(&'static str, Value)> {
             json!({"driverName": "d", "parameters": {"a": "b"}}),
         ),
         (
+            "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+            webhooks(),
+        ),
+        (
+            "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+            webhooks(),
+        ),
+        (
             "/apis/node.k8s.io/v1/runtimeclasses",
             json!({"handler": "h"}),
         ),
     ]
+}
+
+/// A webhook of a kind that isn't there.
+fn webhooks() -> Value {
+    json!({"webhooks": [{
+        "name": "a.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+        "clientConfig": {"service": {"name": "s", "namespace": "n"}},
+        "rules": [{"operations": ["CREATE"], "apiGroups": ["g"], "apiVersions": ["v1"], "resources": ["r"]}],
+    }]})
 }
 
 /// What clients watch and nobody makes.
@@ -123,19 +140,11 @@ const READ_ONLY: &[(&str, &str)] = &[
     ),
     (
         "admissionregistration.k8s.io",
-        "mutatingwebhookconfigurations",
-    ),
-    (
-        "admissionregistration.k8s.io",
         "validatingadmissionpolicies",
     ),
     (
         "admissionregistration.k8s.io",
         "validatingadmissionpolicybindings",
-    ),
-    (
-        "admissionregistration.k8s.io",
-        "validatingwebhookconfigurations",
     ),
     ("apiregistration.k8s.io", "apiservices"),
     ("flowcontrol.apiserver.k8s.io", "flowschemas"),

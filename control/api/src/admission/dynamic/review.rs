@@ -108,6 +108,6 @@ pub fn refusal(webhook: &str, status: Option<&Value>) -> ApiError {
         .filter(|c| (400..600).contains(c))
         .unwrap_or(400);
     let mut error = ApiError::new(code, reason.to_string(), message);
-    error.details = map(status, "details").cloned();
+    error.details = map(status, "details").cloned().map(Box::new);
     error
 }

@@ -36,6 +36,12 @@ impl Hooks {
     }
 }
 
+/// The webhooks of a configuration.
+struct Made {
+    of: Revision,
+    hooks: Vec<Arc<Hook>>,
+}
+
 pub struct Configured {
     cache: Arc<Cache>,
     collections: Vec<Arc<Collection>>,
@@ -45,8 +51,8 @@ pub struct Configured {
 #[derive(Default)]
 struct State {
     hooks: Arc<Hooks>,
-    /// By plural and name, of the revision that they were made of.
-    made: HashMap<(usize, String), (Revision, Vec<Arc<Hook>>)>,
+    /// By plural and name.
+    made: HashMap<(usize, String), Made>,
     /// Up to where each collection is in it; `None` before its first list.
     seen: [Option<Revision>; PLURALS.len()],
 }
@@ -94,11 +100,14 @@ impl Configured {
                 // Connections that are open go on being used.
                 let kept = state.made.remove(&key);
                 let hooks = match kept {
-                    Some((revision, hooks)) if revision == object.revision => hooks,
-                    _ => self.hooks_of(&object),
+                    Some(kept) if kept.of == object.revision => kept,
+                    _ => Made {
+                        of: object.revision,
+                        hooks: self.hooks_of(&object),
+                    },
                 };
-                all[i].extend(hooks.iter().cloned());
-                made.insert(key, (object.revision, hooks));
+                all[i].extend(hooks.hooks.iter().cloned());
+                made.insert(key, hooks);
             }
         }
         let [mutating, validating] = all;
