@@ -1,6 +1,7 @@
 //! `meta.k8s.io/v1` Tables: the columns that `kubectl get` shows.
 //! Source: Kubernetes `pkg/printers/internalversion/printers.go`.
 
+pub mod admission;
 pub mod certificates;
 pub mod rbac;
 pub mod storage;

@@ -18,6 +18,9 @@ mod restarts;
 mod services;
 mod streams;
 mod support;
+#[path = "../../../control/apiserver/tests/api/webhook_server.rs"]
+mod webhook_server;
+mod webhooks;
 mod workloads;
 
 use anyhow::Context;
@@ -92,6 +95,7 @@ const TESTS: &[(&str, Test)] = &[
     ("roles_and_impersonation", access::roles),
     ("roles_approve_and_sign_certificates", access::certificates),
     ("tokens_of_pods_do_what_roles_say", access::service_accounts),
+    ("webhooks_behind_a_service", webhooks::service),
     ("kube_rs_lists_watches_and_conflicts", kubectl::kube_rs),
     ("bad_input_is_refused_by_name", bad_input::refused),
     ("outside_clients_and_masquerade", services::outside),

@@ -46,8 +46,8 @@ pub static ROWS: &[Row] = &[
         validate: validation::webhook::mutating,
         schema_name: schema!(k8s::admissionregistration::v1::MutatingWebhookConfiguration).0,
         schema: schema!(k8s::admissionregistration::v1::MutatingWebhookConfiguration).1,
-        columns: table::storage::WEBHOOKS,
-        cells: table::storage::webhooks,
+        columns: table::admission::WEBHOOKS,
+        cells: table::admission::webhooks,
         ..PLAIN
     },
     Row {
@@ -89,8 +89,8 @@ pub static ROWS: &[Row] = &[
         validate: validation::webhook::validating,
         schema_name: schema!(k8s::admissionregistration::v1::ValidatingWebhookConfiguration).0,
         schema: schema!(k8s::admissionregistration::v1::ValidatingWebhookConfiguration).1,
-        columns: table::storage::WEBHOOKS,
-        cells: table::storage::webhooks,
+        columns: table::admission::WEBHOOKS,
+        cells: table::admission::webhooks,
         ..PLAIN
     },
 ];

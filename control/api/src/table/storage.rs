@@ -456,19 +456,6 @@ pub fn flow_schema(o: &Value, now: Now) -> Vec<Value> {
     ]
 }
 
-pub const WEBHOOKS: &[Column] = &[
-    NAME,
-    col(
-        "Webhooks",
-        "integer",
-        "Webhooks indicates the number of webhooks registered in this configuration",
-    ),
-    AGE,
-];
-pub fn webhooks(o: &Value, now: Now) -> Vec<Value> {
-    vec![name(o), list(o, "webhooks").len().into(), age(o, now)]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
