@@ -154,6 +154,7 @@ impl Machine<'_> {
             return optional_field(inner.as_deref(), &select.field);
         }
         match field(&operand, &select.field)? {
+            Some(Value::Failed(why)) => failed(&*why),
             Some(value) => Ok(value),
             None => failed(format!("no such key: {}", select.field)),
         }

@@ -7,6 +7,7 @@
 
 mod arithmetic;
 mod check;
+mod declared;
 mod eval;
 mod functions;
 mod library;
@@ -19,6 +20,7 @@ use cel::IdedExpr;
 use cel::common::ast::{EntryExpr, Expr};
 use cel::parser::Parser;
 
+pub use declared::{declared, dynamic, map};
 pub use eval::{Budget, EvalError};
 pub use types::{Object, Type, declare, escape};
 pub use value::{Value, of_json};

@@ -3,7 +3,7 @@
 use k8s_openapi::api as k8s;
 
 use super::schema;
-use super::{PLAIN, READ, Row};
+use super::{PLAIN, READ, Row, StatusRule, status_of};
 use crate::{defaults, table, validation};
 
 pub static ROWS: &[Row] = &[
@@ -58,7 +58,17 @@ pub static ROWS: &[Row] = &[
         singular: "validatingadmissionpolicy",
         categories: &["api-extensions"],
         namespaced: false,
-        verbs: READ,
+        subresources: &[status_of(
+            "admissionregistration.k8s.io",
+            "v1",
+            "ValidatingAdmissionPolicy",
+        )],
+        status: StatusRule::Subresource,
+        generation: true,
+        defaults: defaults::admission::policy,
+        validate: validation::admission_policy::policy,
+        columns: table::admission::POLICY,
+        cells: table::admission::policy,
         schema_name: schema!(k8s::admissionregistration::v1::ValidatingAdmissionPolicy).0,
         schema: schema!(k8s::admissionregistration::v1::ValidatingAdmissionPolicy).1,
         ..PLAIN
@@ -71,7 +81,11 @@ pub static ROWS: &[Row] = &[
         singular: "validatingadmissionpolicybinding",
         categories: &["api-extensions"],
         namespaced: false,
-        verbs: READ,
+        generation: true,
+        defaults: defaults::admission::policy_binding,
+        validate: validation::admission_policy::binding,
+        columns: table::admission::BINDING,
+        cells: table::admission::binding,
         schema_name: schema!(k8s::admissionregistration::v1::ValidatingAdmissionPolicyBinding).0,
         schema: schema!(k8s::admissionregistration::v1::ValidatingAdmissionPolicyBinding).1,
         ..PLAIN

@@ -28,7 +28,7 @@ const fn served(why: &'static str) -> Effect {
 
 const WHOLE: Effect = acted("");
 const DRIVERS: &str = "no volume driver is asked yet";
-const ADMISSION: &str = "admission webhooks and policies are not supported yet";
+const ADMISSION: &str = "mutating admission policies are not supported yet";
 const DRA: &str = "dynamic resource allocation is not supported";
 const FAIRNESS: &str = "API priority and fairness is not configurable";
 const TEMPLATE: &str = "of the template: see Pod";
@@ -160,12 +160,12 @@ static EFFECTS: &[(&str, &str, Effect)] = &[
     (
         "admissionregistration.k8s.io",
         "validatingadmissionpolicies",
-        served(ADMISSION),
+        WHOLE,
     ),
     (
         "admissionregistration.k8s.io",
         "validatingadmissionpolicybindings",
-        served(ADMISSION),
+        WHOLE,
     ),
     (
         "admissionregistration.k8s.io",

@@ -1,6 +1,7 @@
 //! Validation with Kubernetes' texts. Source: Kubernetes `pkg/apis/*/validation` and apimachinery
 //! `pkg/util/validation`. Types were checked by the decoder; here it is the values.
 
+pub mod admission_policy;
 pub mod apps;
 pub mod autoscaling;
 pub mod batch;

@@ -9,6 +9,7 @@ use super::metadata::{
     dns1035_label_faults, dns1123_subdomain_faults, invalid_each, qualified_name_faults,
 };
 use super::{one_of, port_number, selector};
+use crate::admission::dynamic::expression::Environment;
 use crate::json::{at, int, list, text};
 use crate::status::Errors;
 
@@ -78,6 +79,8 @@ fn webhook(hook: &Value, path: &str, mutating: bool, errors: &mut Errors) {
         _ => errors.required(&client, "exactly one of url or service is required"),
     }
     condition_names(hook, path, errors);
+    let environment = Environment::of_webhook();
+    super::admission_policy::conditions(hook, path, &environment, errors);
 }
 
 fn fully_qualified(path: &str, name: &str, errors: &mut Errors) {

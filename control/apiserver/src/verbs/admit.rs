@@ -25,6 +25,15 @@ pub async fn find(
     name: &str,
 ) -> Result<Option<Value>> {
     let kind = registry::find("", "v1", plural).ok_or_else(ApiError::no_such_path)?;
+    find_kind(request, kind, namespace, name).await
+}
+
+pub async fn find_kind(
+    request: &Request,
+    kind: &Kind,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Value>> {
     let cached = request
         .api
         .cache
@@ -49,6 +58,7 @@ pub async fn create(request: &Request, object: &mut Value) -> Result<()> {
     }
     restricted_create(request, object).await?;
     super::escalate::check(request, object, None)?;
+    super::params::check(request, object, None).await?;
     super::certificates::create(request, object)?;
     match kind.id() {
         ("", "Pod") => {
@@ -227,8 +237,9 @@ pub fn evict(request: &Request, pod: &Value) -> Result<()> {
 
 /// Before a changed object is stored. Agents may change their pods' annotations, and nothing else
 /// of a pod.
-pub fn update(request: &Request, new: &Value, old: &Value) -> Result<()> {
+pub async fn update(request: &Request, new: &Value, old: &Value) -> Result<()> {
     super::escalate::check(request, new, Some(old))?;
+    super::params::check(request, new, Some(old)).await?;
     super::certificates::update(request, new, old)?;
     restricted_update(request, new, old)?;
     agent_node(request, new, old)?;

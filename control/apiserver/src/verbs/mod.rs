@@ -9,6 +9,7 @@ pub mod escalate;
 pub mod eviction;
 pub mod fields;
 pub mod list;
+pub mod params;
 pub mod priority;
 pub mod render;
 pub mod review;
@@ -84,6 +85,16 @@ impl Request {
     /// Adds an annotation to the audit log's line.
     pub fn annotate(&self, key: String, value: String) {
         self.annotations.lock().insert(key, value);
+    }
+
+    /// As `annotate`, behind what the annotation says already.
+    pub fn annotate_more(&self, key: String, value: String) {
+        let mut annotations = self.annotations.lock();
+        let said = annotations.entry(key).or_default();
+        if !said.is_empty() {
+            said.push_str(", ");
+        }
+        said.push_str(&value);
     }
 
     pub fn namespace(&self) -> Option<&str> {

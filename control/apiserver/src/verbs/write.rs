@@ -204,7 +204,7 @@ pub async fn modify(
                 strategy::prepare_approval(storage, &mut new, &old, jiff::Timestamp::now())?
             }
         };
-        admit::update(request, &new, &old)?;
+        admit::update(request, &new, &old).await?;
         let reserved = admit::allocate(request, &mut new, Some(&old))?;
         admission::validate(request, &new, Some(&old)).await?;
         validate(request, part, &new, &old, dry_run).await?;

@@ -116,6 +116,18 @@ fn samples() -> Vec<(&'static str, Value)> {
             webhooks(),
         ),
         (
+            "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
+            json!({"spec": {
+                "matchConstraints": {"resourceRules": [{"operations": ["CREATE"], "apiGroups": ["g"],
+                    "apiVersions": ["v1"], "resources": ["r"]}]},
+                "validations": [{"expression": "true"}],
+            }}),
+        ),
+        (
+            "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
+            json!({"spec": {"policyName": "p", "validationActions": ["Deny"]}}),
+        ),
+        (
             "/apis/node.k8s.io/v1/runtimeclasses",
             json!({"handler": "h"}),
         ),
@@ -137,14 +149,6 @@ const READ_ONLY: &[(&str, &str)] = &[
     (
         "admissionregistration.k8s.io",
         "mutatingadmissionpolicybindings",
-    ),
-    (
-        "admissionregistration.k8s.io",
-        "validatingadmissionpolicies",
-    ),
-    (
-        "admissionregistration.k8s.io",
-        "validatingadmissionpolicybindings",
     ),
     ("apiregistration.k8s.io", "apiservices"),
     ("flowcontrol.apiserver.k8s.io", "flowschemas"),

@@ -14,6 +14,7 @@ mod kinds;
 mod kubelet;
 mod lists;
 mod pod_security;
+mod policies;
 mod quota;
 mod rbac;
 mod safety;

@@ -2,12 +2,16 @@
 //! users and the network.
 //! Source: Kubernetes `pkg/admission/plugin/{webhook,policy}` of apiserver.
 
+pub mod expression;
+mod policy;
 mod review;
 mod rules;
 mod webhook;
 
 use serde_json::{Value, json};
 
+pub use expression::{Input, Scope};
+pub use policy::{Action, Binding, Conditions, ParamRef, Policy, Violation};
 pub use review::{Answer, refusal, verify};
 pub use rules::{Constraints, Labels, MatchPolicy, Place, Selectors};
 pub use webhook::{ClientConfig, FailurePolicy, Webhook, webhooks};

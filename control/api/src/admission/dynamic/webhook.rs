@@ -4,7 +4,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 
-use super::Constraints;
+use super::expression::Environment;
+use super::{Conditions, Constraints};
 use crate::json::{at, int, list, text};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,7 @@ pub struct Webhook {
     /// Configuration, and place in it: which webhook was asked already.
     pub id: String,
     pub constraints: Constraints,
+    pub conditions: Conditions,
     pub client: ClientConfig,
     /// PEM; empty for the system's authorities.
     pub ca_bundle: Vec<u8>,
@@ -63,6 +65,7 @@ pub fn webhooks(configuration: &Value) -> Vec<Webhook> {
             name: text(hook, "name").to_string(),
             id: format!("{configuration_name}/{i}"),
             constraints: Constraints::of_webhook(hook),
+            conditions: Conditions::of(hook, &Environment::of_webhook()),
             client: client(hook),
             ca_bundle: STANDARD
                 .decode(text(hook, "clientConfig.caBundle"))

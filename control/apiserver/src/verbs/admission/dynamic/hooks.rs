@@ -1,10 +1,10 @@
-//! The configured webhooks, ready to be called: made anew when the cache shows a change.
+//! What is configured, ready to be asked: made anew when the cache shows a change.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use rhumb_api::admission::dynamic::{GROUP, Webhook, webhooks};
+use rhumb_api::admission::dynamic::{Binding, GROUP, Policy, Webhook, webhooks};
 use rhumb_api::registry;
 use rhumb_store::Revision;
 
@@ -12,10 +12,11 @@ use crate::cache::{Cache, Collection};
 use crate::object::Object;
 use crate::webhook_client::WebhookClient;
 
-const PLURALS: [&str; 2] = [
-    "mutatingwebhookconfigurations",
-    "validatingwebhookconfigurations",
-];
+const MUTATING: &str = "mutatingwebhookconfigurations";
+const VALIDATING: &str = "validatingwebhookconfigurations";
+const POLICIES: &str = "validatingadmissionpolicies";
+const BINDINGS: &str = "validatingadmissionpolicybindings";
+const PLURALS: [&str; 4] = [MUTATING, VALIDATING, POLICIES, BINDINGS];
 
 pub struct Hook {
     pub webhook: Webhook,
@@ -28,38 +29,45 @@ pub struct Hook {
 pub struct Hooks {
     pub mutating: Vec<Arc<Hook>>,
     pub validating: Vec<Arc<Hook>>,
+    /// Policies with the bindings that put them in force.
+    pub policies: Vec<(Arc<Policy>, Vec<Arc<Binding>>)>,
 }
 
 impl Hooks {
     pub fn is_empty(&self) -> bool {
-        self.mutating.is_empty() && self.validating.is_empty()
+        self.mutating.is_empty() && self.validating.is_empty() && self.policies.is_empty()
     }
 }
 
-/// The webhooks of a configuration.
-struct Made {
-    of: Revision,
-    hooks: Vec<Arc<Hook>>,
+/// What was made of an object.
+#[derive(Clone)]
+enum Made {
+    Hooks(Vec<Arc<Hook>>),
+    Policy(Arc<Policy>),
+    Binding(Arc<Binding>),
 }
 
 pub struct Configured {
     cache: Arc<Cache>,
-    collections: Vec<Arc<Collection>>,
+    collections: Vec<(&'static str, Arc<Collection>)>,
     state: RwLock<State>,
 }
 
 #[derive(Default)]
 struct State {
     hooks: Arc<Hooks>,
-    /// By plural and name.
-    made: HashMap<(usize, String), Made>,
+    /// By plural and name, with the revision of what it was made of.
+    made: HashMap<(&'static str, String), (Revision, Made)>,
     /// Up to where each collection is in it; `None` before its first list.
     seen: [Option<Revision>; PLURALS.len()],
 }
 
 impl Configured {
     pub fn new(cache: Arc<Cache>) -> Configured {
-        let collection = |plural| cache.collection(registry::find(GROUP, "v1", plural)?);
+        let collection = |plural| {
+            let kind = registry::find(GROUP, "v1", plural)?;
+            Some((plural, cache.collection(kind)?))
+        };
         Configured {
             collections: PLURALS.into_iter().filter_map(collection).collect(),
             state: RwLock::default(),
@@ -68,9 +76,8 @@ impl Configured {
     }
 
     fn is_behind(&self, state: &State) -> bool {
-        let both = self.collections.iter().zip(&state.seen);
-        both.into_iter()
-            .any(|(collection, seen)| *seen != Some(collection.revision()))
+        let mut both = self.collections.iter().zip(&state.seen);
+        both.any(|((_, collection), seen)| *seen != Some(collection.revision()))
     }
 
     /// What the cache shows now.
@@ -91,47 +98,64 @@ impl Configured {
 
     fn make(&self, state: &mut State) {
         let mut made = HashMap::new();
-        let mut all: [Vec<Arc<Hook>>; PLURALS.len()] = Default::default();
-        for (i, collection) in self.collections.iter().enumerate() {
+        let mut hooks = Hooks::default();
+        let mut bindings: BTreeMap<String, Vec<Arc<Binding>>> = BTreeMap::new();
+        let mut policies = Vec::new();
+        for ((plural, collection), seen) in self.collections.iter().zip(&mut state.seen) {
             // Read before the objects: what comes in between is made once more.
-            state.seen[i] = Some(collection.revision());
+            *seen = Some(collection.revision());
             for object in collection.list("") {
-                let key = (i, object.name.to_string());
+                let key = (*plural, object.name.to_string());
                 // Connections that are open go on being used.
-                let kept = state.made.remove(&key);
-                let hooks = match kept {
-                    Some(kept) if kept.of == object.revision => kept,
-                    _ => Made {
-                        of: object.revision,
-                        hooks: self.hooks_of(&object),
-                    },
+                let now = match state.made.remove(&key) {
+                    Some((revision, kept)) if revision == object.revision => kept,
+                    _ => self.made_of(plural, &object),
                 };
-                all[i].extend(hooks.hooks.iter().cloned());
-                made.insert(key, hooks);
+                match &now {
+                    Made::Hooks(found) if *plural == MUTATING => {
+                        hooks.mutating.extend(found.iter().cloned());
+                    }
+                    Made::Hooks(found) => hooks.validating.extend(found.iter().cloned()),
+                    Made::Policy(policy) => policies.push(policy.clone()),
+                    Made::Binding(binding) => {
+                        let of_policy = bindings.entry(binding.policy.clone()).or_default();
+                        of_policy.push(binding.clone());
+                    }
+                }
+                made.insert(key, (object.revision, now));
             }
         }
-        let [mutating, validating] = all;
+        // Without a binding a policy is not in force.
+        hooks.policies = policies
+            .into_iter()
+            .filter_map(|policy| {
+                let bindings = bindings.remove(&policy.name)?;
+                Some((policy, bindings))
+            })
+            .collect();
         state.made = made;
-        state.hooks = Arc::new(Hooks {
-            mutating,
-            validating,
-        });
+        state.hooks = Arc::new(hooks);
     }
 
-    fn hooks_of(&self, configuration: &Object) -> Vec<Arc<Hook>> {
-        let found = webhooks(&configuration.value()).into_iter();
-        let hook = |webhook: Webhook| {
-            let client = WebhookClient::new(
-                &webhook.client,
-                &webhook.ca_bundle,
-                webhook.timeout_seconds,
-                &self.cache,
-            );
-            Arc::new(Hook {
-                client: client.map_err(|e| e.to_string()),
-                webhook,
-            })
-        };
-        found.map(hook).collect()
+    fn made_of(&self, plural: &str, object: &Object) -> Made {
+        let value = object.value();
+        match plural {
+            POLICIES => Made::Policy(Arc::new(Policy::of(&value))),
+            BINDINGS => Made::Binding(Arc::new(Binding::of(&value))),
+            _ => Made::Hooks(webhooks(&value).into_iter().map(|w| self.hook(w)).collect()),
+        }
+    }
+
+    fn hook(&self, webhook: Webhook) -> Arc<Hook> {
+        let client = WebhookClient::new(
+            &webhook.client,
+            &webhook.ca_bundle,
+            webhook.timeout_seconds,
+            &self.cache,
+        );
+        Arc::new(Hook {
+            client: client.map_err(|e| e.to_string()),
+            webhook,
+        })
     }
 }

@@ -2,6 +2,7 @@
 //! once more at what has changed; validating ones see what would be stored.
 
 mod hooks;
+mod policies;
 mod subject;
 mod webhooks;
 
@@ -142,6 +143,12 @@ pub async fn validate(
         object: Some(new),
         old,
     };
+    refuse(&subject, &hooks, pair).await
+}
+
+/// Policies come before webhooks, which cost more.
+async fn refuse(subject: &Subject<'_>, hooks: &Hooks, pair: Pair<'_>) -> Result<()> {
+    subject.judge(&hooks.policies, pair).await?;
     subject.validate(&hooks.validating, pair).await
 }
 
@@ -166,7 +173,7 @@ pub async fn delete(request: &Request, old: &Value, dry_run: bool) -> Result<()>
         object: None,
         old: Some(old),
     };
-    subject.validate(&hooks.validating, pair).await
+    refuse(&subject, &hooks, pair).await
 }
 
 /// A stream to a pod, or a request that is passed on: `options` is what the query says.
@@ -184,5 +191,5 @@ pub async fn connect(request: &Request, own: &Own, mut options: Value) -> Result
         object: taken.as_ref(),
         old: None,
     };
-    subject.validate(&hooks.validating, pair).await
+    refuse(&subject, &hooks, pair).await
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use rhumb_api::admission::dynamic::{Answer, FailurePolicy, Labels, Place, refusal, verify};
+use rhumb_api::admission::dynamic::{Answer, FailurePolicy, Scope, refusal, verify};
 use rhumb_api::apply::managed::Managed;
 use rhumb_api::json::{self, at};
 use rhumb_api::patch::{self, PatchType};
@@ -60,19 +60,28 @@ enum Failed {
 
 impl Subject<'_> {
     /// The form in which a webhook wants its objects; `None` if it isn't meant.
-    fn wanted<'s>(&'s self, hook: &Hook, pair: Pair<'_>) -> Option<&'s Form> {
-        let (own, others): (Place<'_>, Vec<Place<'_>>) = self.places();
-        let constraints = &hook.webhook.constraints;
-        let index = constraints.find(&self.attributes.name, &own, &others)?;
-        let labels = Labels {
-            object: pair.object,
-            old: pair.old,
-            namespace: self.namespace.as_ref(),
+    fn wanted<'s>(&'s self, hook: &Hook, pair: Pair<'_>) -> Result<Option<&'s Form>> {
+        let webhook = &hook.webhook;
+        let Some(form) = self.meant(&webhook.constraints, pair) else {
+            return Ok(None);
         };
-        constraints
-            .selectors
-            .matches(&own, &labels)
-            .then(|| &self.forms[index])
+        if webhook.conditions.is_empty() {
+            return Ok(Some(form));
+        }
+        let holds = self.asked(form, pair, None, |input| {
+            webhook.conditions.hold(&mut Scope::new(input, &[]))
+        });
+        match (holds, webhook.failure) {
+            (Ok(holds), _) => Ok(holds.then_some(form)),
+            (Err(why), FailurePolicy::Fail) => {
+                let kind = &self.request.kind;
+                Err(ApiError::forbidden(kind, &self.attributes.name, &why))
+            }
+            (Err(why), FailurePolicy::Ignore) => {
+                tracing::warn!(webhook = webhook.name, why, "its conditions failed");
+                Ok(None)
+            }
+        }
     }
 
     /// Asks the mutating webhooks in turn. Says whether one of them has changed the object.
@@ -98,7 +107,7 @@ impl Subject<'_> {
             if turns.again && !turns.due.contains(id) {
                 continue;
             }
-            let Some(form) = self.wanted(hook, pair) else {
+            let Some(form) = self.wanted(hook, pair)? else {
                 continue;
             };
             let answered = self.ask(hook, form, pair, true).await;
@@ -129,14 +138,14 @@ impl Subject<'_> {
 
     /// Asks the validating webhooks, all at once; the first refusal in their order counts.
     pub async fn validate(&self, hooks: &[Arc<Hook>], pair: Pair<'_>) -> Result<()> {
-        let calls = hooks.iter().filter_map(|hook| {
-            let form = self.wanted(hook, pair)?;
-            Some(async move {
-                match self.ask(hook, form, pair, false).await {
-                    Ok(_) => Ok(()),
-                    Err(failed) => self.failed(hook, failed),
-                }
-            })
+        let calls = hooks.iter().map(async |hook| {
+            let Some(form) = self.wanted(hook, pair)? else {
+                return Ok(());
+            };
+            match self.ask(hook, form, pair, false).await {
+                Ok(_) => Ok(()),
+                Err(failed) => self.failed(hook, failed),
+            }
         });
         join_all(calls).await.into_iter().collect()
     }
