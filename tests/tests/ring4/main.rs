@@ -96,6 +96,7 @@ const TESTS: &[(&str, Test)] = &[
     ("roles_approve_and_sign_certificates", access::certificates),
     ("tokens_of_pods_do_what_roles_say", access::service_accounts),
     ("webhooks_behind_a_service", webhooks::service),
+    ("admission_policies_with_parameters", webhooks::policies),
     ("kube_rs_lists_watches_and_conflicts", kubectl::kube_rs),
     ("bad_input_is_refused_by_name", bad_input::refused),
     ("outside_clients_and_masquerade", services::outside),

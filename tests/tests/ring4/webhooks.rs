@@ -24,19 +24,17 @@ fn decide(path: &str, request: &Value) -> Value {
     }
 }
 
-/// Deletes a cluster's configuration, whatever came of the test.
-struct Configuration<'a> {
+/// Deletes an object of the cluster's, whatever came of the test.
+struct Named<'a> {
     suite: &'a Suite,
     resource: &'static str,
+    name: &'static str,
 }
 
-impl Drop for Configuration<'_> {
+impl Drop for Named<'_> {
     fn drop(&mut self) {
-        let deleted = self
-            .suite
-            .cluster
-            .kubectl_run(&["delete", self.resource, "ring4"]);
-        if let Err(error) = deleted {
+        let delete = ["delete", self.resource, self.name, "--ignore-not-found"];
+        if let Err(error) = self.suite.cluster.kubectl_run(&delete) {
             eprintln!("{error:#}");
         }
     }
@@ -86,17 +84,19 @@ webhooks:
         )
     };
     space.apply(&configuration("MutatingWebhookConfiguration", "/label"))?;
-    let _mutating = Configuration {
+    let _mutating = Named {
         suite,
         resource: "mutatingwebhookconfiguration",
+        name: "ring4",
     };
     space.apply(&configuration(
         "ValidatingWebhookConfiguration",
         "/no-latest",
     ))?;
-    let _validating = Configuration {
+    let _validating = Named {
         suite,
         resource: "validatingwebhookconfiguration",
+        name: "ring4",
     };
     let shown = space.kubectl(&[
         "get",
@@ -120,6 +120,14 @@ webhooks:
         "1000000",
     ])?;
     space.ready("app=web,mutated=yes", 1)?;
+    let asked = hook.seen();
+    let by = asked.iter().map(|(_, r)| &r["userInfo"]["username"]);
+    ensure!(
+        by.clone()
+            .all(|user| user == "system:kube-controller-manager")
+            && by.count() == 2,
+        "{asked:?}"
+    );
     let refused = space.kubectl_output(&["run", "bad", "--image=localhost/testbox:latest"])?;
     let said = String::from_utf8_lossy(&refused.stderr);
     ensure!(
@@ -135,5 +143,95 @@ webhooks:
         allowed.status.success() && said.contains("Warning: looked at"),
         "{said}"
     );
+    Ok(())
+}
+
+/// As Kubernetes' documentation has it, with a custom kind for the limit.
+pub fn policies(suite: &Suite) -> anyhow::Result<()> {
+    let space = suite.space("policies")?;
+    let _definition = Named {
+        suite,
+        resource: "crd",
+        name: "replicalimits.rules.example.com",
+    };
+    space.apply(
+        r#"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: replicalimits.rules.example.com}
+spec:
+  group: rules.example.com
+  scope: Namespaced
+  names: {plural: replicalimits, singular: replicalimit, kind: ReplicaLimit}
+  versions:
+    - name: v1
+      served: true
+      storage: true
+      schema: {openAPIV3Schema: {type: object, properties: {maxReplicas: {type: integer}}}}
+"#,
+    )?;
+    let _policy = Named {
+        suite,
+        resource: "validatingadmissionpolicy",
+        name: "ring4",
+    };
+    let _binding = Named {
+        suite,
+        resource: "validatingadmissionpolicybinding",
+        name: "ring4",
+    };
+    space.apply(
+        r#"
+apiVersion: rules.example.com/v1
+kind: ReplicaLimit
+metadata: {name: limit}
+maxReplicas: 2
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicy
+metadata: {name: ring4}
+spec:
+  paramKind: {apiVersion: rules.example.com/v1, kind: ReplicaLimit}
+  matchConstraints:
+    resourceRules:
+      - {apiGroups: [apps], apiVersions: [v1], operations: [CREATE, UPDATE], resources: [deployments, deployments/scale]}
+  validations:
+    - expression: "object.spec.replicas <= params.maxReplicas"
+      messageExpression: "'at most ' + string(params.maxReplicas) + ' replicas'"
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata: {name: ring4}
+spec:
+  policyName: ring4
+  validationActions: [Deny]
+  paramRef: {name: limit, namespace: policies, parameterNotFoundAction: Deny}
+  matchResources: {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: policies}}}
+"#,
+    )?;
+    let shown = space.kubectl(&["get", "validatingadmissionpolicy", "ring4", "--no-headers"])?;
+    let columns = ["ring4", "1", "rules.example.com/v1/ReplicaLimit"];
+    ensure!(shown.split_whitespace().take(3).eq(columns), "{shown}");
+    space.kubectl(&[
+        "create",
+        "deployment",
+        "web",
+        "--image=localhost/testbox:dev",
+    ])?;
+    let denied = "denied request: at most 2 replicas";
+    let refused = space.kubectl_output(&["scale", "deployment", "web", "--replicas=3"])?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    ensure!(!refused.status.success() && said.contains(denied), "{said}");
+    let create = ["create", "deployment", "many", "--image=i", "--replicas=3"];
+    let refused = space.kubectl_output(&create)?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    ensure!(
+        said.contains(&format!("error: failed to create deployment: deployments.apps \"many\" is forbidden: ValidatingAdmissionPolicy 'ring4' with binding 'ring4' {denied}")),
+        "{said}"
+    );
+    // The parameters of now.
+    let more = r#"{"maxReplicas": 3}"#;
+    space.kubectl(&["patch", "replicalimit", "limit", "--type=merge", "-p", more])?;
+    space.kubectl(&["scale", "deployment", "web", "--replicas=3"])?;
     Ok(())
 }

@@ -307,3 +307,105 @@ fn actions(actions: &[Value], errors: &mut Errors) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn shown(errors: &Errors) -> Vec<String> {
+        errors.0.iter().map(ToString::to_string).collect()
+    }
+
+    fn faults(change: impl FnOnce(&mut Value)) -> Vec<String> {
+        let mut made = json!({"metadata": {"name": "p"}, "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [{"operations": ["CREATE"], "apiGroups": [""],
+                "apiVersions": ["v1"], "resources": ["pods"]}]},
+            "validations": [{"expression": "true"}],
+        }});
+        change(&mut made["spec"]);
+        let mut errors = Errors::default();
+        policy(&made, &mut errors);
+        shown(&errors)
+    }
+
+    #[test]
+    fn policies() {
+        assert_eq!(faults(|_| {}), [""; 0]);
+        let one = |change: &dyn Fn(&mut Value)| faults(|s| change(s)).join("; ");
+        assert_eq!(
+            one(&|s| s["validations"] = json!([])),
+            format!(
+                "spec.validations: Required value: {NOTHING}; spec.auditAnnotations: Required value: {NOTHING}"
+            )
+        );
+        assert_eq!(
+            one(&|s| s["matchConstraints"] = json!({})),
+            "spec.matchConstraints.resourceRules: Required value"
+        );
+        assert_eq!(
+            one(&|s| s["validations"][0]["expression"] = "1".into()),
+            r#"spec.validations[0].expression: Invalid value: "1": compilation failed: must evaluate to bool"#
+        );
+        assert_eq!(
+            one(&|s| s["validations"][0]["expression"] = "params.a == 1".into()),
+            r#"spec.validations[0].expression: Invalid value: "params.a == 1": compilation failed: undeclared reference to 'params' (in container '')"#
+        );
+        assert_eq!(
+            one(&|s| s["validations"][0]["expression"] = "request.nothing == 1".into()),
+            r#"spec.validations[0].expression: Invalid value: "request.nothing == 1": compilation failed: undefined field 'nothing'"#
+        );
+        assert_eq!(
+            one(&|s| s["paramKind"] = json!({"apiVersion": "a/b/c", "kind": "K_"})),
+            r#"spec.paramKind.apiVersion: Invalid value: "a/b/c": unexpected GroupVersion string: a/b/c; spec.paramKind.kind: Invalid value: "K_": may have mixed case, but should otherwise match: a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')"#
+        );
+        assert_eq!(
+            one(&|s| s["variables"] = json!([{"name": "a-b", "expression": "1"}])),
+            r#"spec.variables[0].name: Invalid value: "a-b": name is not a valid CEL identifier"#
+        );
+        // A variable sees those before it, with their types, and no other.
+        let variables = json!([
+            {"name": "a", "expression": "1"}, {"name": "b", "expression": "variables.a + 1"},
+        ]);
+        assert_eq!(one(&|s| s["variables"] = variables.clone()), "");
+        let variables = json!([
+            {"name": "a", "expression": "variables.b"}, {"name": "b", "expression": "1"},
+        ]);
+        assert_eq!(
+            one(&|s| s["variables"] = variables.clone()),
+            r#"spec.variables[0].expression: Invalid value: "variables.b": compilation failed: undefined field 'b'"#
+        );
+        assert_eq!(
+            one(&|s| s["auditAnnotations"] = json!([{"key": "k", "valueExpression": "1"}])),
+            r#"spec.auditAnnotations[0].valueExpression: Invalid value: "1": compilation failed: must evaluate to string or null_type"#
+        );
+    }
+
+    #[test]
+    fn bindings() {
+        let faults = |spec: Value| {
+            let mut errors = Errors::default();
+            binding(&json!({"spec": spec}), &mut errors);
+            shown(&errors).join("; ")
+        };
+        assert_eq!(
+            faults(json!({"policyName": "p", "validationActions": ["Deny"]})),
+            ""
+        );
+        assert_eq!(
+            faults(json!({})),
+            "spec.policyName: Required value; spec.validationActions: Required value"
+        );
+        assert!(
+            faults(json!({"policyName": "p", "validationActions": ["Deny", "Warn"]}))
+                .contains("must not contain both Deny and Warn")
+        );
+        assert_eq!(
+            faults(
+                json!({"policyName": "p", "validationActions": ["Audit"], "paramRef": {"name": "n", "selector": {}}})
+            ),
+            "spec.paramRef.name: Forbidden: name and selector are mutually exclusive; spec.paramRef.parameterNotFoundAction: Required value"
+        );
+    }
+}

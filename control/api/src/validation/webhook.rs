@@ -372,7 +372,9 @@ mod tests {
             ]
         );
         assert_eq!(
-            faults(|h| h["matchConditions"] = json!([{"name": "a"}, {"name": "a"}])),
+            faults(
+                |h| h["matchConditions"] = json!([{"name": "a", "expression": "true"}, {"name": "a", "expression": "true"}])
+            ),
             [r#"webhooks[0].matchConditions[1].name: Duplicate value: "a""#]
         );
     }

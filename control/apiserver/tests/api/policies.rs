@@ -199,7 +199,8 @@ async fn parameters() {
     let cluster = Cluster::start().await;
     let admin = cluster.admin();
     let secrets = "/api/v1/namespaces/kube-system/secrets";
-    let limit = json!({"metadata": {"name": "limit", "labels": {"l": "1"}}, "data": {"most": "abcd"}});
+    let limit =
+        json!({"metadata": {"name": "limit", "labels": {"l": "1"}}, "data": {"most": "abcd"}});
     // Whoever writes it should know which functions there are.
     let path = format!("{GROUP}/validatingadmissionpolicies");
     let message = admin
