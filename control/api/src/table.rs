@@ -140,7 +140,8 @@ pub fn render<'a>(
     })
 }
 
-fn row(kind: &Kind, stored: &Value, include: IncludeObject, now: Timestamp) -> Value {
+/// One row of a table.
+pub fn row(kind: &Kind, stored: &Value, include: IncludeObject, now: Timestamp) -> Value {
     let mut row = json!({"cells": kind.cells(stored, now)});
     if kind.is("", "Pod") {
         let condition = match text(stored, "status.phase") {

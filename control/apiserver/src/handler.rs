@@ -8,6 +8,7 @@ use http::header::{ACCEPT, CONTENT_LENGTH};
 use http::{Method, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use rhumb_api::rbac::{self, Decision};
 use rhumb_api::registry::{self, Kind};
 use rhumb_api::status::{ApiError, Result};
@@ -321,6 +322,7 @@ async fn dispatch(
                     body: bytes::Bytes::new(),
                     warnings: Warnings::default(),
                     annotations,
+                    seat: Mutex::default(),
                 };
                 let (own, options) = stream.options(&asked.query);
                 admission::dynamic::connect(&asked, &own, options).await?;
@@ -339,7 +341,7 @@ async fn dispatch(
         read_body(&parts.headers, body).await?
     };
     // Once all of the body is there: a slow client holds no seat.
-    let _seat = api.flows.seat(&user).await?;
+    let seat = api.flows.seat(&user).await?;
     let target = match resource.subresource.as_str() {
         "" | "status" | "finalize" | "approval" => AcceptTarget::Objects,
         _ => AcceptTarget::Other,
@@ -362,6 +364,7 @@ async fn dispatch(
         body,
         warnings: Warnings::default(),
         annotations,
+        seat: Mutex::new(Some(seat)),
     };
     if request.kind.group == rbac::GROUP {
         // What one may grant depends on all roles and bindings that were written before.
@@ -372,7 +375,11 @@ async fn dispatch(
     let answer = match (subresource.as_str(), verb) {
         ("", "get") | ("status", "get") => list::get(&request).await,
         ("", "list") => list::list(&request).await,
-        ("", "watch") => watch::watch(request).await,
+        ("", "watch") => {
+            // It goes on for long, and takes no place then.
+            let _seat = request.seat.lock().take();
+            watch::watch(request).await
+        }
         ("", "create") => write::create(&request).await,
         ("", "update") => write::update(&request, Part::Main).await,
         ("", "patch") => write::patch(&request, Part::Main).await,

@@ -1,6 +1,5 @@
 //! Answers: objects, Status errors, streams; gzip and YAML.
 
-use std::convert::Infallible;
 use std::io::Write as _;
 
 use bytes::Bytes;
@@ -15,19 +14,32 @@ use serde_json::Value;
 
 use super::negotiate::Accept;
 
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub type Body = UnsyncBoxBody<Bytes, Broken>;
+
+/// The body ends before it is whole: the connection shows it.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the answer was broken off")]
+pub struct Broken;
 
 const WARNING: HeaderName = HeaderName::from_static("warning");
 /// As kube-apiserver: smaller answers are not worth it.
 const GZIP_FROM: usize = 128 << 10;
 
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 pub fn stream(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Body {
     use futures::StreamExt as _;
-    StreamBody::new(chunks.map(|chunk| Ok(Frame::data(chunk)))).boxed_unsync()
+    parts(chunks.map(Ok))
+}
+
+/// As `stream`, for what may not become whole.
+pub fn parts(chunks: impl Stream<Item = Result<Bytes, Broken>> + Send + 'static) -> Body {
+    use futures::StreamExt as _;
+    StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data))).boxed_unsync()
 }
 
 pub fn text(code: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
@@ -109,7 +121,8 @@ pub async fn compress(response: Response<Body>) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     let bytes = match body.collect().await {
         Ok(collected) => collected.to_bytes(),
-        Err(never) => match never {},
+        // What has a size is there as a whole.
+        Err(Broken) => return error(&ApiError::internal(Broken)),
     };
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     let packed = encoder.write_all(&bytes).and_then(|()| encoder.finish());

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::admission::dynamic;
 use super::list::page;
 use super::write::put;
-use super::{ATTEMPTS, Request, admit, render, set_version, store_error, store_key};
+use super::{ATTEMPTS, Request, admit, list_body, set_version, store_error, store_key};
 use crate::http::reply::{self, Body};
 
 const OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
@@ -139,6 +139,5 @@ pub async fn delete_collection(request: &Request) -> Result<Response<Body>> {
             }
         }
     }
-    let json = render::list(request, &page)?;
-    Ok(reply::json_bytes(StatusCode::OK, request.accept, json))
+    list_body::answer(request, page)
 }

@@ -10,7 +10,7 @@ use rhumb_api::status::{ApiError, Result};
 use rhumb_store::{ListRequest, Revision, StoreError};
 use serde::{Deserialize, Serialize};
 
-use super::{Request, WAIT, parse_version, render, store_error, store_key};
+use super::{Request, WAIT, list_body, parse_version, render, store_error, store_key};
 use crate::http::reply::{self, Body};
 use crate::object::Object;
 
@@ -110,8 +110,7 @@ pub struct Page {
 
 pub async fn list(request: &Request) -> Result<Response<Body>> {
     let page = page(request).await?;
-    let json = render::list(request, &page)?;
-    Ok(reply::json_bytes(StatusCode::OK, request.accept, json))
+    list_body::answer(request, page)
 }
 
 pub async fn page(request: &Request) -> Result<Page> {

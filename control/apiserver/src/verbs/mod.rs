@@ -9,6 +9,7 @@ pub mod escalate;
 pub mod eviction;
 pub mod fields;
 pub mod list;
+pub mod list_body;
 pub mod params;
 pub mod priority;
 pub mod render;
@@ -33,6 +34,7 @@ use serde_json::Value;
 
 use crate::auth::User;
 use crate::cache::Collection;
+use crate::flows::Seat;
 use crate::http::negotiate::Accept;
 use crate::http::reply::{self, Body};
 use crate::object;
@@ -58,6 +60,8 @@ pub struct Request {
     pub warnings: Warnings,
     /// What the audit log says of it besides.
     pub annotations: Annotations,
+    /// The request's place among those at work, for an answer that goes on after it.
+    pub seat: Mutex<Option<Seat>>,
 }
 
 /// What admission has to say in the audit log.

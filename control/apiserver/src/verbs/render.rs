@@ -1,8 +1,11 @@
 //! Objects in the form that the client asked for. The plain form of a stored kind is its JSON as
 //! it is in memory; everything else goes through a `Value`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use rhumb_api::json::text;
+use rhumb_api::json::{self, text};
+use rhumb_api::registry::Kind;
 use rhumb_api::status::Result;
 use rhumb_api::table::{self, IncludeObject};
 use rhumb_store::Revision;
@@ -61,48 +64,72 @@ pub fn single(request: &Request, object: &Object) -> Result<Bytes> {
     one(request, object.value())
 }
 
-pub fn list(request: &Request, page: &Page) -> Result<Bytes> {
-    let mut metadata = json!({"resourceVersion": page.revision.to_string()});
-    if !page.next.is_empty() {
-        metadata["continue"] = page.next.as_str().into();
+/// How a list is written, an object at a time.
+pub struct ListForm {
+    kind: Arc<Kind>,
+    form: Form,
+    include: IncludeObject,
+    now: jiff::Timestamp,
+}
+
+impl ListForm {
+    pub fn of(request: &Request) -> Result<ListForm> {
+        Ok(ListForm {
+            kind: request.kind.clone(),
+            form: request.accept.form,
+            include: include(request)?,
+            now: jiff::Timestamp::now(),
+        })
     }
-    if let Some(remaining) = page.remaining {
-        metadata["remainingItemCount"] = remaining.into();
-    }
-    if request.accept.form == Form::Table {
-        let stored: Vec<Value> = page.objects.iter().map(|o| o.value()).collect();
-        return Ok(table(request, &stored, metadata, true)?.to_string().into());
-    }
-    let (kind, api_version) = match request.accept.form {
-        Form::Metadata => ("PartialObjectMetadataList".into(), "meta.k8s.io/v1".into()),
-        _ => (
-            request.kind.list_kind.to_string(),
-            request.kind.api_version(),
-        ),
-    };
-    let size: usize = page.objects.iter().map(|o| o.json.len() + 1).sum();
-    let mut out = Vec::with_capacity(size + 256);
-    let head = json!({"kind": kind, "apiVersion": api_version, "metadata": metadata}).to_string();
-    // Without the closing brace.
-    out.extend_from_slice(&head.as_bytes()[..head.len() - 1]);
-    out.extend_from_slice(b",\"items\":[");
-    for (i, object) in page.objects.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
+
+    /// Up to the first object.
+    pub fn head(&self, page: &Page) -> Vec<u8> {
+        let mut metadata = json!({"resourceVersion": page.revision.to_string()});
+        if !page.next.is_empty() {
+            metadata["continue"] = page.next.as_str().into();
         }
-        match request.accept.form {
-            Form::Metadata => {
-                out.extend_from_slice(metadata_only(&object.value()).to_string().as_bytes());
-            }
-            _ if request.kind.is_view() => {
-                let served = request.kind.served(object.value());
-                out.extend_from_slice(served.to_string().as_bytes());
-            }
-            _ => out.extend_from_slice(&object.json),
+        if let Some(remaining) = page.remaining {
+            metadata["remainingItemCount"] = remaining.into();
         }
+        let (head, items) = match self.form {
+            Form::Table => {
+                let none: [&Value; 0] = [];
+                let mut head =
+                    table::render(&self.kind, none, metadata, self.include, true, self.now);
+                json::remove(&mut head, "rows");
+                (head, "rows")
+            }
+            Form::Metadata => (
+                json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": metadata}),
+                "items",
+            ),
+            Form::Plain | Form::Discovery(_) => (
+                json!({"kind": self.kind.list_kind, "apiVersion": self.kind.api_version(), "metadata": metadata}),
+                "items",
+            ),
+        };
+        let mut out = head.to_string().into_bytes();
+        // The closing brace comes at the end.
+        out.pop();
+        out.extend_from_slice(format!(",\"{items}\":[").as_bytes());
+        out
     }
-    out.extend_from_slice(b"]}");
-    Ok(out.into())
+
+    pub fn item(&self, object: &Object, out: &mut Vec<u8>) {
+        let value = match self.form {
+            Form::Table => table::row(&self.kind, &object.value(), self.include, self.now),
+            Form::Metadata => metadata_only(&object.value()),
+            _ if self.kind.is_view() => self.kind.served(object.value()),
+            _ => {
+                out.extend_from_slice(&object.json);
+                return;
+            }
+        };
+        out.extend_from_slice(value.to_string().as_bytes());
+    }
+
+    /// After the last object.
+    pub const TAIL: &[u8] = b"]}";
 }
 
 /// An object in a watch event. Tables have their column definitions in the first one only.

@@ -211,3 +211,65 @@ async fn a_restart_forgets_nothing() {
         .await;
     assert_eq!(watch.next_name().await, "ADDED b");
 }
+
+/// Objects of a size, fifteen of them.
+async fn many(admin: &Client, size: usize) {
+    let filler = "x".repeat(size);
+    for i in 0..15 {
+        let map = json!({"metadata": {"name": format!("m{i:02}")}, "data": {"k": filler}});
+        admin.post(MAPS, &map).await.ok(201);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_lists_are_written_piece_by_piece() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    many(&admin, 100_000).await;
+    let expected: Vec<String> = (0..15).map(|i| format!("m{i:02}")).collect();
+    let ours = |list: &Value| -> Vec<String> {
+        let all = names(list).into_iter();
+        all.filter(|n| n.starts_with('m')).collect()
+    };
+    let plain = admin.get(MAPS).await;
+    assert!(!plain.headers.contains_key("content-length"));
+    let plain = plain.ok(200);
+    assert_eq!(ours(&plain), expected);
+    assert_eq!(plain["kind"], "ConfigMapList");
+    let packed = admin
+        .call("GET", MAPS, &[("accept-encoding", "gzip")], "")
+        .await;
+    assert_eq!(packed.headers["content-encoding"], "gzip");
+    let mut text = String::new();
+    let mut decoder = flate2::read::GzDecoder::new(&packed.body[..]);
+    decoder.read_to_string(&mut text).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), plain);
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let table = admin
+        .call("GET", MAPS, &[("accept", table)], "")
+        .await
+        .ok(200);
+    assert_eq!(table["kind"], "Table");
+    assert_eq!(table["columnDefinitions"][0]["name"], "Name");
+    assert!(table["rows"].as_array().unwrap().len() >= 15);
+    let metadata = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+    let metadata = admin
+        .call("GET", MAPS, &[("accept", metadata)], "")
+        .await
+        .ok(200);
+    assert_eq!(ours(&metadata), expected);
+    assert_eq!(metadata["items"][0]["kind"], "PartialObjectMetadata");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_stalls_is_cut_off() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    many(&admin, 900_000).await;
+    let response = admin.open("GET", MAPS, &[], bytes::Bytes::new()).await;
+    // To do nothing for longer than the server waits is what is tested.
+    tokio::time::sleep(std::time::Duration::from_secs(12)).await;
+    // What it gets then ends before the list does, and says so.
+    use http_body_util::BodyExt as _;
+    assert!(response.into_body().collect().await.is_err());
+}
