@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use rhumb_apiserver::AuditLog;
+use std::path::{Path, PathBuf};
+
 use serde_json::{Value, json};
 
 use crate::client::{Cluster, LIMIT};
@@ -53,8 +55,8 @@ async fn secrets_are_encrypted_at_rest() {
     admin.get(&format!("{SECRETS}/s")).await.ok(200);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_are_audited_without_their_bodies() {
+/// A cluster with an audit log.
+async fn audited() -> (Cluster, PathBuf) {
     let mut cluster = Cluster::start().await;
     cluster.stop().await;
     let path = cluster.dir.path().join("audit.log");
@@ -65,6 +67,80 @@ async fn requests_are_audited_without_their_bodies() {
         max_backups: 1,
     });
     cluster.run_with(config).await;
+    (cluster, path)
+}
+
+/// The log's events, when there are so many.
+async fn events(path: &Path, count: usize) -> Vec<Value> {
+    let asked = tokio::time::Instant::now();
+    loop {
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines = text.lines();
+        if lines.clone().count() >= count {
+            return lines
+                .map(|line| serde_json::from_str(line).unwrap())
+                .collect();
+        }
+        assert!(asked.elapsed() < LIMIT, "{text}");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn admission_writes_into_the_audit_log() {
+    let (cluster, path) = audited().await;
+    let admin = cluster.admin();
+    let labels = json!({"pod-security.kubernetes.io/audit": "baseline"});
+    let namespace = json!({"metadata": {"name": "n", "labels": labels}});
+    admin.post("/api/v1/namespaces", &namespace).await.ok(201);
+    let account = json!({"metadata": {"name": "default"}});
+    admin
+        .post("/api/v1/namespaces/n/serviceaccounts", &account)
+        .await
+        .ok(201);
+    let group = "/apis/admissionregistration.k8s.io/v1";
+    let policy = json!({"metadata": {"name": "p"}, "spec": {
+        "matchConstraints": {"resourceRules": [{"operations": ["CREATE"], "apiGroups": [""],
+            "apiVersions": ["v1"], "resources": ["pods"]}]},
+        "validations": [{"expression": "true"}, {"expression": "false", "message": "never"}],
+        "auditAnnotations": [{"key": "who", "valueExpression": "'it was ' + request.userInfo.username"}],
+    }});
+    admin
+        .post(&format!("{group}/validatingadmissionpolicies"), &policy)
+        .await
+        .ok(201);
+    let binding = json!({"metadata": {"name": "b"}, "spec": {"policyName": "p", "validationActions": ["Audit"]}});
+    admin
+        .post(
+            &format!("{group}/validatingadmissionpolicybindings"),
+            &binding,
+        )
+        .await
+        .ok(201);
+    let pod = json!({"metadata": {"name": "x"}, "spec": {"hostNetwork": true,
+        "containers": [{"name": "c", "image": "i"}]}});
+    admin.post("/api/v1/namespaces/n/pods", &pod).await.ok(201);
+    let events = events(&path, 5).await;
+    let annotations = &events[4]["annotations"];
+    assert_eq!(
+        annotations["pod-security.kubernetes.io/enforce-policy"],
+        "privileged:latest"
+    );
+    assert_eq!(
+        annotations["pod-security.kubernetes.io/audit-violations"],
+        "would violate PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)"
+    );
+    assert_eq!(annotations["p/who"], "it was kubernetes-admin");
+    let failures = annotations["validation.policy.admission.k8s.io/validation_failure"].as_str();
+    assert_eq!(
+        serde_json::from_str::<Value>(failures.unwrap()).unwrap(),
+        json!([{"message": "never", "policy": "p", "binding": "b", "expressionIndex": 1, "validationActions": ["Audit"]}])
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_are_audited_without_their_bodies() {
+    let (cluster, path) = audited().await;
     let admin = cluster.admin();
     let secret = json!({"metadata": {"name": "s"}, "data": {"password": PASSWORD}});
     admin.post(SECRETS, &secret).await.ok(201);
@@ -73,18 +149,7 @@ async fn requests_are_audited_without_their_bodies() {
     let anonymous = cluster.anonymous();
     anonymous.get("/readyz").await;
     anonymous.get(SECRETS).await.refused(401, "Unauthorized");
-    let asked = tokio::time::Instant::now();
-    let events: Vec<Value> = loop {
-        let text = std::fs::read_to_string(&path).unwrap();
-        if text.lines().count() >= 3 {
-            break text
-                .lines()
-                .map(|line| serde_json::from_str(line).unwrap())
-                .collect();
-        }
-        assert!(asked.elapsed() < LIMIT, "{text}");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    };
+    let events = events(&path, 3).await;
     let shown: Vec<String> = events
         .iter()
         .map(|e| {

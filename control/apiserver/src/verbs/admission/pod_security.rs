@@ -56,14 +56,12 @@ fn judge(
     enforce: bool,
 ) -> Result<()> {
     let name = text(object, "metadata.name");
+    let annotation = |what: &str| format!("pod-security.kubernetes.io/{what}");
+    if enforce {
+        request.annotate(annotation("enforce-policy"), policy.enforce.to_string());
+    }
     if let Some(broken) = broken(policy.audit, pod) {
-        tracing::info!(
-            user = request.user.name,
-            resource = request.kind.qualified_resource(),
-            namespace = request.resource.namespace,
-            name,
-            "audit: would {broken}"
-        );
+        request.annotate(annotation("audit-violations"), format!("would {broken}"));
     }
     if enforce && let Some(broken) = broken(policy.enforce, pod) {
         let why = broken.replacen("violate", "violates", 1);
