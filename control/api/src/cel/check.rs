@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use cel::IdedExpr;
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SelectExpr};
 
+use super::authorizer::REQUEST_RESOURCE;
 use super::functions::{self, Signature};
+use super::two_variables;
 use super::types::{Bindings, Type, filled, fits, join};
 
 type Result<T> = std::result::Result<T, String>;
@@ -35,6 +37,12 @@ fn no_overload(name: &str, target: Option<&Type>, args: &[Type]) -> String {
         None => format!("({})", args.join(", ")),
     };
     format!("found no matching overload for '{name}' applied to '{shown}'")
+}
+
+fn no_range(found: &Type) -> String {
+    format!(
+        "expression of type '{found}' cannot be range of a comprehension (must be list, map, or dynamic)"
+    )
 }
 
 impl Checker {
@@ -119,11 +127,7 @@ impl Checker {
             (Type::List(item), _) => (**item).clone(),
             (Type::Map(key, _), _) => (**key).clone(),
             (Type::Dyn, _) => Type::Dyn,
-            (other, _) => {
-                return Err(format!(
-                    "expression of type '{other}' cannot be range of a comprehension (must be list, map, or dynamic)"
-                ));
-            }
+            (other, _) => return Err(no_range(other)),
         };
         let accu = self.check(&c.accu_init)?;
         self.scopes
@@ -150,6 +154,9 @@ impl Checker {
         }
         if let Some(macros) = self.optional_macro(call)? {
             return Ok(macros);
+        }
+        if let Some(found) = two_variables::of(call) {
+            return self.two_variables(&found?);
         }
         // `ip.isCanonical(x)`, `optional.of(x)`: a function with a dot in its name.
         let qualified = match call.target.as_deref().map(|t| &t.expr) {
@@ -227,6 +234,30 @@ impl Checker {
         }))
     }
 
+    fn two_variables(&mut self, found: &two_variables::Macro<'_>) -> Result<Type> {
+        let range = self.check(found.range)?;
+        let Some((first, second)) = two_variables::variables(&range) else {
+            return Err(no_range(&range));
+        };
+        let scope = [(found.first, first.clone()), (found.second, second)];
+        let scope = scope.map(|(name, ty)| (name.to_string(), ty));
+        self.scopes.push(BTreeMap::from(scope));
+        let checked = self.two_bodies(found, &first);
+        self.scopes.pop();
+        checked
+    }
+
+    fn two_bodies(&mut self, found: &two_variables::Macro<'_>, first: &Type) -> Result<Type> {
+        if let Some(filter) = found.filter {
+            let filter = self.check(filter)?;
+            if !matches!(filter, Type::Bool | Type::Dyn) {
+                return Err(format!("expected type 'bool' but found '{filter}'"));
+            }
+        }
+        let body = self.check(found.body)?;
+        two_variables::result(found.kind, first, &body)
+    }
+
     /// `o.optMap(v, expr)` and `o.optFlatMap(v, expr)`.
     fn optional_macro(&mut self, call: &CallExpr) -> Result<Option<Type>> {
         let flat = match call.func_name.as_str() {
@@ -259,6 +290,7 @@ impl Checker {
 fn field(operand: &Type, name: &str) -> Result<Type> {
     match operand {
         Type::Dyn => Ok(Type::Dyn),
+        Type::Authorizer if name == REQUEST_RESOURCE => Ok(Type::ResourceCheck),
         Type::Object(object) => match object.fields.get(name) {
             Some(ty) => Ok(ty.clone()),
             None => Err(format!("undefined field '{name}'")),

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use cel::IdedExpr;
 use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValue, SelectExpr};
 
+use super::authorizer::REQUEST_RESOURCE;
 use super::functions;
 use super::value::{Key, List, Value};
-use super::{arithmetic, library};
+use super::{arithmetic, library, two_variables};
 
 /// What evaluations together may still cost: some unit a step, and one for each ten bytes that a
 /// step looks at.
@@ -233,8 +234,51 @@ impl Machine<'_> {
             ("optMap" | "optFlatMap", [variable, body]) if call.target.is_some() => {
                 self.optional_map(call, variable, body)
             }
-            _ => self.function(call),
+            _ => match two_variables::of(call) {
+                Some(Ok(found)) => self.two_variables(&found),
+                Some(Err(why)) => failed(why),
+                None => self.function(call),
+            },
         }
+    }
+
+    fn two_variables(&mut self, found: &two_variables::Macro<'_>) -> Evaluated {
+        let pairs: Vec<(Value, Value)> = match self.eval(found.range)? {
+            Value::List(list) => (0..)
+                .map(Value::Int)
+                .zip(list.items.iter().cloned())
+                .collect(),
+            Value::Map(map) => map.iter().map(|(k, v)| (k.value(), v.clone())).collect(),
+            _ => return no_overload(),
+        };
+        let depth = self.variables.len();
+        let mut made = two_variables::Made::new(found.kind);
+        for (first, second) in pairs {
+            let key = Key::of(&first);
+            self.variables.push((found.first.to_string(), first));
+            self.variables.push((found.second.to_string(), second));
+            let kept = match found.filter {
+                Some(filter) => self.eval(filter),
+                None => Ok(Value::Bool(true)),
+            };
+            let step = match kept {
+                Ok(Value::Bool(true)) => Some(self.eval(found.body)),
+                Ok(Value::Bool(false)) => None,
+                Ok(_) => Some(no_overload()),
+                Err(error) => Some(Err(error)),
+            };
+            self.variables.truncate(depth);
+            let Some(step) = step else {
+                continue;
+            };
+            if let Ok(value) = &step {
+                self.budget.spend(value.weight())?;
+            }
+            if made.add(key, step)? {
+                break;
+            }
+        }
+        made.end()
     }
 
     fn function(&mut self, call: &CallExpr) -> Evaluated {
@@ -348,6 +392,9 @@ fn constant(literal: &LiteralValue) -> Value {
 fn field(operand: &Value, name: &str) -> Result<Option<Value>, EvalError> {
     match operand {
         Value::Map(map) => Ok(map.get(&Key::String(name.into())).cloned()),
+        Value::Question(question) if name == REQUEST_RESOURCE => {
+            Ok(Some(question.request_resource()))
+        }
         Value::Optional(None) => Ok(None),
         Value::Optional(Some(inner)) => field(inner, name),
         Value::Null => failed(format!("no such key: {name}")),

@@ -199,6 +199,48 @@ CIDR.containsCIDR(CIDR): bool
 CIDR.ip(): IP
 CIDR.masked(): CIDR
 CIDR.prefixLength(): int
+string.format(list<dyn>): string
+strings.quote(string): string
+semver(string): Semver
+semver(string, bool): Semver
+isSemver(string): bool
+isSemver(string, bool): bool
+Semver.major(): int
+Semver.minor(): int
+Semver.patch(): int
+Semver.compareTo(Semver): int
+Semver.isGreaterThan(Semver): bool
+Semver.isLessThan(Semver): bool
+format.named(string): optional<Format>
+format.dns1123Label(): Format
+format.dns1123Subdomain(): Format
+format.dns1035Label(): Format
+format.qualifiedName(): Format
+format.dns1123LabelPrefix(): Format
+format.dns1123SubdomainPrefix(): Format
+format.dns1035LabelPrefix(): Format
+format.labelValue(): Format
+format.uri(): Format
+format.uuid(): Format
+format.byte(): Format
+format.date(): Format
+format.datetime(): Format
+Format.validate(string): optional<list<string>>
+Authorizer.path(string): PathCheck
+Authorizer.group(string): GroupCheck
+Authorizer.serviceAccount(string, string): Authorizer
+PathCheck.check(string): Decision
+GroupCheck.resource(string): ResourceCheck
+ResourceCheck.subresource(string): ResourceCheck
+ResourceCheck.namespace(string): ResourceCheck
+ResourceCheck.name(string): ResourceCheck
+ResourceCheck.fieldSelector(string): ResourceCheck
+ResourceCheck.labelSelector(string): ResourceCheck
+ResourceCheck.check(string): Decision
+Decision.allowed(): bool
+Decision.reason(): string
+Decision.errored(): bool
+Decision.error(): string
 optional.of(A): optional<A>
 optional.none(): optional<dyn>
 optional.ofNonZeroValue(A): optional<A>
@@ -209,7 +251,7 @@ optional<A>.or(optional<A>): optional<A>
 ";
 
 /// Functions whose name has a dot.
-const SPACES: &[&str] = &["ip", "optional", "sets"];
+const SPACES: &[&str] = &["format", "ip", "optional", "sets", "strings"];
 
 /// Types that have an order, each with itself.
 const ORDERED: &[&str] = &[
@@ -341,6 +383,13 @@ fn type_of(text: &str) -> Type {
         "IP" => Type::Ip,
         "CIDR" => Type::Cidr,
         "URL" => Type::Url,
+        "Semver" => Type::Semver,
+        "Format" => Type::Format,
+        "Authorizer" => Type::Authorizer,
+        "PathCheck" => Type::PathCheck,
+        "GroupCheck" => Type::GroupCheck,
+        "ResourceCheck" => Type::ResourceCheck,
+        "Decision" => Type::Decision,
         open if open.len() == 1 => Type::Open(open.to_string()),
         _ => Type::Dyn,
     }

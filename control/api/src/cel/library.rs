@@ -8,9 +8,10 @@ use std::sync::Arc;
 use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 
-use super::arithmetic;
 use super::eval::{Budget, EvalError, Evaluated, failed, no_overload};
+use super::semver::Semver;
 use super::value::{Key, Value};
+use super::{arithmetic, authorizer, named_format, semver, text};
 use crate::crd::format;
 use crate::crd::structural::regex;
 use crate::quantity::Quantity;
@@ -28,6 +29,17 @@ pub fn call(name: &str, on_target: bool, values: &[Value], budget: &mut Budget) 
         (true, [Value::Url(url), ..]) => url_part(name, url),
         (true, [Value::Ip(ip), ..]) => ip_part(name, *ip),
         (true, [Value::Cidr(cidr), args @ ..]) => cidr_part(name, cidr, args),
+        (true, [Value::Semver(version), args @ ..]) => semver_part(name, version, args),
+        (true, [Value::Format(format), Value::String(text)]) if name == "validate" => {
+            let faults = named_format::faults(format, text);
+            let faults: Vec<Value> = faults.into_iter().map(Value::text).collect();
+            Some(Ok(match faults.is_empty() {
+                true => Value::none(),
+                false => Value::some(Value::list(faults)),
+            }))
+        }
+        (true, [Value::Question(question), args @ ..]) => question.call(name, args, budget),
+        (true, [Value::Decision(decision)]) => authorizer::decision(decision, name),
         (true, [Value::Optional(inner), args @ ..]) => optional(name, inner.as_deref(), args),
         (true, [Value::Bytes(bytes)]) if name == "size" => Some(Ok(count(bytes.len()))),
         (true, [Value::Map(map)]) if name == "size" => Some(Ok(count(map.len()))),
@@ -100,6 +112,25 @@ fn global(name: &str, values: &[Value], budget: &mut Budget) -> Option<Evaluated
             )),
         },
         ("isCIDR", [Value::String(text)]) => Ok(Value::Bool(network(text).is_some())),
+        ("strings.quote", [Value::String(text)]) => Ok(Value::text(text::quote(text))),
+        ("semver" | "isSemver", [Value::String(text), normalize @ ..]) => {
+            let normalize = match normalize {
+                [] => false,
+                [Value::Bool(normalize)] => *normalize,
+                _ => return None,
+            };
+            match (name, semver::parse(text, normalize)) {
+                ("isSemver", found) => Ok(Value::Bool(found.is_some())),
+                (_, Some(version)) => Ok(Value::Semver(Arc::new(version))),
+                (_, None) => failed(format!("{text:?} is no semantic version")),
+            }
+        }
+        ("format.named", [Value::String(name)]) => Ok(named_format::named(name)
+            .map_or_else(Value::none, |name| Value::some(Value::Format(name)))),
+        (name, []) if name.starts_with("format.") => {
+            let format = named_format::named(name.trim_start_matches("format."))?;
+            Ok(Value::Format(format))
+        }
         ("optional.of", [value]) => Ok(Value::some(value.clone())),
         ("optional.none", []) => Ok(Value::none()),
         ("optional.ofNonZeroValue", [value]) => Ok(match is_zero(value) {
@@ -253,6 +284,7 @@ fn string(name: &str, text: &Arc<str>, args: &[Value], budget: &mut Budget) -> O
         }
         ("split", [Value::String(by)]) => Ok(split(text, by, -1)),
         ("split", [Value::String(by), Value::Int(most)]) => Ok(split(text, by, *most)),
+        ("format", [Value::List(args)]) => text::format(text, &args.items, budget),
         ("find", [Value::String(expression)]) => pattern(expression, budget)
             .map(|found| Value::text(found.find(text).map_or("", |m| m.as_str()))),
         ("findAll", [Value::String(expression)]) => find_all(text, expression, -1, budget),
@@ -432,6 +464,24 @@ fn amount(name: &str, quantity: Quantity, args: &[Value]) -> Option<Evaluated> {
         ("isLessThan", Some(other)) => Ok(Value::Bool(quantity < other)),
         _ => return None,
     })
+}
+
+fn semver_part(name: &str, version: &Semver, args: &[Value]) -> Option<Evaluated> {
+    let part = |n: u64| Value::Int(i64::try_from(n).unwrap_or(i64::MAX));
+    let order = match args {
+        [Value::Semver(other)] => Some(version.cmp(other)),
+        [] => None,
+        _ => return None,
+    };
+    Some(Ok(match (name, order) {
+        ("major", None) => part(version.major),
+        ("minor", None) => part(version.minor),
+        ("patch", None) => part(version.patch),
+        ("compareTo", Some(order)) => Value::Int(order as i64),
+        ("isGreaterThan", Some(order)) => Value::Bool(order == Ordering::Greater),
+        ("isLessThan", Some(order)) => Value::Bool(order == Ordering::Less),
+        _ => return None,
+    }))
 }
 
 /// Scheme, authority, path and query of a URL.

@@ -6,11 +6,16 @@
 //! written by one user, and evaluated for all).
 
 mod arithmetic;
+mod authorizer;
 mod check;
 mod declared;
 mod eval;
 mod functions;
 mod library;
+mod named_format;
+mod semver;
+mod text;
+mod two_variables;
 mod types;
 mod value;
 
@@ -20,6 +25,7 @@ use cel::IdedExpr;
 use cel::common::ast::{EntryExpr, Expr};
 use cel::parser::Parser;
 
+pub use authorizer::{Asked, Authorize, Decision, Question};
 pub use declared::{declared, dynamic, map};
 pub use eval::{Budget, EvalError};
 pub use types::{Object, Type, declare, escape};

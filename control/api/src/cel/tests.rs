@@ -66,6 +66,17 @@ fn what_is_true() {
         "int('5') == 5 && string(5) == '5' && double('1.5') == 1.5 && bytes('a') == b'a' && uint(1) == 1u",
         "{'a': 1}.a == 1 && {'a': 1}['a'] == 1 && size({'a': 1}) == 1",
         "self.s != null",
+        "'%s is %d, %.2f, %x, %s'.format(['a', 7, 1.5, 255, [1, 'b']]) == 'a is 7, 1.50, ff, [1, b]' && '100%%'.format([]) == '100%'",
+        "'%b %o %X %e'.format([5, 8, 'hi', 1234.5]) == '101 10 6869 1.234500e+03'",
+        r#"strings.quote('a "b"\n') == '"a \\"b\\"\\n"'"#,
+        "semver('1.2.3').minor() == 2 && semver('1.10.0').isGreaterThan(semver('1.9.9')) && semver('v1.2', true) == semver('1.2.0') && isSemver('1.0.0-rc.1') && !isSemver('1.0') && semver('1.0.0').compareTo(semver('2.0.0')) == -1",
+        "!format.dns1123Label().validate('my-label').hasValue() && format.dns1123Label().validate('My').hasValue() && format.named('uuid').hasValue() && !format.named('x').hasValue() && !format.dns1123LabelPrefix().validate('a-').hasValue()",
+        "self.list.all(i, x, x == i + 1) && self.list.exists(i, x, i == 2 && x == 3) && self.list.existsOne(i, x, x > 2)",
+        "self.labels.all(k, v, k == 'a' && v == 'b') && {'a': 1, 'b': 2}.exists(k, v, k == 'b' && v == 2)",
+        "self.list.transformList(i, x, i * x) == [0, 2, 6] && self.list.transformList(i, x, i > 0, x) == [2, 3]",
+        "self.list.transformMap(i, x, x * 2) == {0: 2, 1: 4, 2: 6} && {'a': 1}.transformMap(k, v, v + 1) == {'a': 2} && {'a': 1, 'b': 2}.transformMap(k, v, v > 1, v) == {'b': 2}",
+        "{'a': 'x'}.transformMapEntry(k, v, {v: k}) == {'x': 'a'}",
+        "self.list.exists(i, x, 6 / (x - 1) == 6)",
     ] {
         assert_eq!(evaluate(rule), Ok(Value::Bool(true)), "{rule}");
     }
@@ -81,8 +92,13 @@ fn what_is_refused_when_it_is_written() {
             "undeclared reference to 'frobnicate' (in container '')",
         ),
         (
-            "self.s.format([1])",
-            "undeclared reference to 'format' (in container '')",
+            "self.s.reverse()",
+            "undeclared reference to 'reverse' (in container '')",
+        ),
+        ("self.list.all(i, i, true)", "duplicate variable name: i"),
+        (
+            "self.list.all(i, x, x)",
+            "expected type 'bool' but found 'int'",
         ),
         (
             "self.s > 1",
@@ -159,4 +175,76 @@ fn work_is_bounded() {
         );
         assert!(began.elapsed().as_secs() < 10, "{rule}");
     }
+}
+
+/// Allows one thing.
+#[derive(Debug)]
+struct Only(Asked);
+
+impl Authorize for Only {
+    fn check(&self, asked: &Asked) -> Decision {
+        Decision {
+            allowed: *asked == self.0,
+            reason: format!("{} {}", asked.verb, asked.resource),
+            error: String::new(),
+        }
+    }
+}
+
+#[test]
+fn the_authorizer_is_asked() {
+    let allowed = Asked {
+        group: "apps".into(),
+        resource: "deployments".into(),
+        subresource: "scale".into(),
+        namespace: "a".into(),
+        name: "d".into(),
+        verb: "update".into(),
+        ..Asked::default()
+    };
+    let request = Asked {
+        verb: String::new(),
+        ..allowed.clone()
+    };
+    let authorizer = Question::authorizer(std::sync::Arc::new(Only(allowed)), request);
+    let ask = |source: &str| {
+        let program = Program::compile(source, &[("authorizer", Type::Authorizer)])?;
+        let variables = BTreeMap::from([("authorizer", authorizer.clone())]);
+        let value = program.evaluate(&variables, &mut Budget::new(1_000_000));
+        value.map_err(|e| e.to_string())
+    };
+    let deployment = "authorizer.group('apps').resource('deployments').subresource('scale').namespace('a').name('d')";
+    for (source, expected) in [
+        (format!("{deployment}.check('update').allowed()"), true),
+        (format!("{deployment}.check('get').allowed()"), false),
+        (
+            format!("{deployment}.check('get').reason() == 'get deployments'"),
+            true,
+        ),
+        (format!("{deployment}.check('get').errored()"), false),
+        (
+            "authorizer.requestResource.check('update').allowed()".into(),
+            true,
+        ),
+        (
+            "authorizer.path('/healthz').check('get').allowed()".into(),
+            false,
+        ),
+        (
+            "authorizer.serviceAccount('a', 'b').requestResource.check('update').allowed()".into(),
+            false,
+        ),
+    ] {
+        assert_eq!(ask(&source), Ok(Value::Bool(expected)), "{source}");
+    }
+    assert_eq!(
+        ask("authorizer.check('get')").unwrap_err(),
+        "found no matching overload for 'check' applied to 'kubernetes.authorization.Authorizer.(string)'"
+    );
+    // Questions are dear: three of them are more than an expression may cost.
+    let many = format!("[1, 2, 3].exists(x, {deployment}.check('get').allowed())");
+    assert_eq!(
+        ask(&many).unwrap_err(),
+        "operation cancelled: actual cost limit exceeded"
+    );
 }

@@ -9,6 +9,8 @@ use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 use serde_json::Value as Json;
 
+use super::authorizer::{Decision, Question};
+use super::semver::Semver;
 use super::types::{Type, escape};
 use crate::crd::format;
 use crate::crd::structural::{ListType, Schema};
@@ -31,6 +33,11 @@ pub enum Value {
     Ip(IpAddr),
     Cidr(IpNetwork),
     Url(Arc<str>),
+    Semver(Arc<Semver>),
+    /// By its name.
+    Format(&'static str),
+    Question(Arc<Question>),
+    Decision(Arc<Decision>),
     Type(Arc<str>),
     List(Arc<List>),
     Map(Arc<BTreeMap<Key, Value>>),
@@ -113,6 +120,10 @@ impl Value {
             Value::Ip(_) => Type::Ip,
             Value::Cidr(_) => Type::Cidr,
             Value::Url(_) => Type::Url,
+            Value::Semver(_) => Type::Semver,
+            Value::Format(_) => Type::Format,
+            Value::Question(question) => question.stage.ty(),
+            Value::Decision(_) => Type::Decision,
             Value::Type(_) => Type::Type,
             Value::List(_) => return "list".into(),
             Value::Map(_) => return "map".into(),
@@ -157,6 +168,9 @@ impl PartialEq for Value {
             (Value::Quantity(a), Value::Quantity(b)) => a.cmp(b) == Ordering::Equal,
             (Value::Ip(a), Value::Ip(b)) => a == b,
             (Value::Cidr(a), Value::Cidr(b)) => a == b,
+            (Value::Semver(a), Value::Semver(b)) => a.cmp(b) == Ordering::Equal,
+            (Value::Format(a), Value::Format(b)) => a == b,
+            (Value::Decision(a), Value::Decision(b)) => a == b,
             (Value::List(a), Value::List(b)) => lists_equal(a, b),
             (Value::Map(a), Value::Map(b)) => a == b,
             (Value::Optional(a), Value::Optional(b)) => a == b,

@@ -305,3 +305,51 @@ async fn parameters() {
     .await
     .ok(201);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn expressions_ask_who_may_do_what() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let rules =
+        json!([{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "delete"]}]);
+    let role = json!({"metadata": {"name": "r", "namespace": "default"}, "rules": rules});
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    admin.post(&format!("{rbac}/roles"), &role).await.ok(201);
+    let bound = json!({"metadata": {"name": "r"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "paul"}]});
+    admin
+        .post(&format!("{rbac}/rolebindings"), &bound)
+        .await
+        .ok(201);
+    let paul = cluster.client("paul", &[]);
+    let secrets =
+        "authorizer.group('').resource('secrets').namespace('default').check('get').allowed()";
+    let validations = json!([
+        {"expression": "authorizer.requestResource.check('delete').allowed()", "message": "may not delete"},
+        {"expression": format!("object.metadata.name != 'secret' || {secrets}"), "message": "may not read secrets"},
+        {"expression": "!authorizer.serviceAccount('default', 'x').requestResource.check('create').allowed()"},
+    ]);
+    configure(&admin, "p", json!({"validations": validations}), json!({})).await;
+    paul.post(MAPS, &map("a", json!({}))).await.ok(201);
+    let message = paul
+        .post(MAPS, &map("secret", json!({})))
+        .await
+        .refused(422, "Invalid");
+    assert!(
+        message.ends_with("denied request: may not read secrets"),
+        "{message}"
+    );
+    admin.post(MAPS, &map("secret", json!({}))).await.ok(201);
+    // Of a message nobody asks who may do what.
+    let path = format!("{GROUP}/validatingadmissionpolicies");
+    let asks = json!([{"expression": "true", "messageExpression": "authorizer.requestResource.check('get').reason()"}]);
+    let message = admin
+        .post(&path, &policy("q", json!({"validations": asks})))
+        .await
+        .refused(422, "Invalid");
+    assert!(
+        message.contains("undeclared reference to 'authorizer'"),
+        "{message}"
+    );
+}

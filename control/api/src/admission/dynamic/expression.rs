@@ -128,6 +128,7 @@ impl Environment {
                 ("object", Type::Dyn),
                 ("oldObject", Type::Dyn),
                 ("request", REQUEST.clone()),
+                (AUTHORIZER, Type::Authorizer),
             ],
             composed: None,
         }
@@ -247,6 +248,8 @@ pub struct Input<'a> {
     pub request: &'a Value,
     pub params: Option<&'a Value>,
     pub namespace: Option<&'a Value>,
+    /// The variable `authorizer`.
+    pub authorizer: &'a cel::Value,
 }
 
 /// The values behind the names, each made when an expression first names it.
@@ -282,6 +285,7 @@ impl<'a> Scope<'a> {
             "request",
             "params",
             "namespaceObject",
+            AUTHORIZER,
         ] {
             if program.uses(name) && !self.made.contains_key(name) {
                 self.made.insert(name, self.make(name));
@@ -300,6 +304,7 @@ impl<'a> Scope<'a> {
             "object" => whole(input.object),
             "oldObject" => whole(input.old),
             "params" => whole(input.params),
+            AUTHORIZER => input.authorizer.clone(),
             "request" => cel::declared(input.request, &REQUEST),
             _ => input
                 .namespace

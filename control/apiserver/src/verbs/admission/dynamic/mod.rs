@@ -1,6 +1,7 @@
 //! Webhooks in the way of a request. Mutating ones come after the server's own plugins, which look
 //! once more at what has changed; validating ones see what would be stored.
 
+mod asker;
 mod hooks;
 mod policies;
 mod subject;

@@ -11,6 +11,7 @@ use rhumb_api::registry::Kind;
 use rhumb_api::status::{ApiError, Result};
 use serde_json::{Value, json};
 
+use super::asker;
 use super::subject::{Form, Subject};
 use super::webhooks::Pair;
 use crate::object;
@@ -90,6 +91,7 @@ impl Subject<'_> {
             request: &request,
             params,
             namespace: self.namespace.as_ref(),
+            authorizer: &asker::authorizer(self),
         })
     }
 
