@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 const CLUSTER: &str = "bench";
 
-/// The part that needs no cluster: what a packet costs in each kernel program.
+/// What a packet costs in each kernel program: needs no cluster.
 const DATAPATH: &str = "datapath";
+/// The API server by itself: needs none either.
+const API: &str = "api";
 
 /// Measures and prints tables; the cluster is gone afterwards, whatever happened.
 pub fn run(parts: &[String], pairs: usize) -> anyhow::Result<()> {
@@ -30,6 +32,10 @@ pub fn run(parts: &[String], pairs: usize) -> anyhow::Result<()> {
     }
     crate::binaries::build(Profile::Release)?;
     build_measuring()?;
+    if parts == [API] {
+        outlive_signals()?;
+        return measure(&parts, pairs);
+    }
     let built = crate::cluster::built()?.with(Profile::Release);
     outlive_signals()?;
     Cluster::down(&built, CLUSTER)?;
@@ -91,6 +97,8 @@ fn measure(parts: &[String], pairs: usize) -> anyhow::Result<()> {
         .arg(target_dir())
         .arg("--noop")
         .arg(built.join("cni-noop"))
+        .arg("--control")
+        .arg(built.join("rhumb-control"))
         .args(parts)
         .spawn()
         .context("starting the measuring program")?;

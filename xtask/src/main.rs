@@ -72,7 +72,7 @@ enum Chore {
     },
     /// Build for release, start a cluster of two nodes, and measure: ratios in one run
     Bench {
-        /// Parts to run (net, cni, apply, memory, datapath); all of them if none is named
+        /// Parts to run (net, cni, apply, memory, api, datapath); all of them if none is named
         parts: Vec<String>,
         /// Pairs of thing and baseline
         #[arg(long, default_value_t = 31)]

@@ -1,6 +1,7 @@
 //! The benchmarks: figures as ratios against something else in the same run, since machines are
 //! shared and noisy. `cargo xtask bench` builds everything for release and starts this.
 
+mod api;
 mod cluster;
 mod cni;
 mod memory;
@@ -30,6 +31,8 @@ enum Part {
     Apply,
     /// Resident memory of each process and bytes of the maps
     Memory,
+    /// The API server by itself: verbs, a loader, lists, watches, memory, writes beside etcd's
+    Api,
 }
 
 #[derive(Parser)]
@@ -42,6 +45,9 @@ struct Args {
     /// Cargo's target directory
     #[arg(long, default_value = "target")]
     target: PathBuf,
+    /// The control plane's program
+    #[arg(long, default_value = "target/release/rhumb-control")]
+    control: PathBuf,
     /// The no-op plugin
     #[arg(long, default_value = "target/release/cni-noop")]
     noop: PathBuf,
@@ -57,8 +63,14 @@ const PORT: u16 = 7000;
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let cluster = Cluster::open(&Built::new(&args.target)?, &args.cluster)?;
     let wanted = |part| args.parts.is_empty() || args.parts.contains(&part);
+    if wanted(Part::Api) {
+        api::measure(&args.control).context("measuring the API server")?;
+    }
+    if args.parts == [Part::Api] {
+        return Ok(());
+    }
+    let cluster = Cluster::open(&Built::new(&args.target)?, &args.cluster)?;
     let _ = cluster.kubectl_output(&["create", "namespace", NAMESPACE])?;
     if wanted(Part::Net) {
         network(&args, &cluster).context("measuring the pod network")?;
