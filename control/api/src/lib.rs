@@ -7,10 +7,10 @@
 //!   [`strategy::prepare_create`] → store.
 //! - update: [`codec::decode`] → [`strategy::conform`] → [`default_object`] → [`apply::Writer::track`] →
 //!   [`registry::Kind::to_stored`] → [`strategy::prepare_update`] → store, or remove.
-//! - patch: [`patch::apply`] to the served form of the current object → [`codec::decode_patched`] →
+//! - patch: [`patch::apply`] to the served form of the current object → [`patch::decode`] →
 //!   as update.
 //! - apply: [`apply::Writer::apply`] to the served form of the current object, or to none →
-//!   [`codec::decode_patched`] → as update, or as create.
+//!   [`codec::decode_applied`] → as update, or as create.
 //! - delete: [`strategy::prepare_delete`].
 //! - reads: [`registry::Kind::served`], [`selector`], [`table::render`].
 

@@ -224,9 +224,7 @@ async fn apply_config(
 /// A merged object as an update would send it, with its managedFields.
 fn finish(request: &Request, applied: Applied) -> Result<Value> {
     let kind = &request.kind;
-    let ignore = FieldValidation::Ignore;
-    let decoded = codec::decode_patched(kind, applied.object, &request.body, ignore)?;
-    let mut object = decoded.object;
+    let mut object = codec::decode_applied(kind, applied.object)?;
     let name = Some(request.resource.name.as_str());
     strategy::conform(kind, &mut object, request.namespace(), name)?;
     rhumb_api::default_object(kind, &mut object);

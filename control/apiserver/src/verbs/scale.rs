@@ -78,7 +78,7 @@ pub async fn patch(request: &Request) -> Result<Response<Body>> {
         let live = of(&request.kind, old)?;
         let patched = match applies {
             true => manager.apply_scale(request, old, &live)?,
-            false => patch::apply_named(SCALE, patch_type, &live, &request.body)?,
+            false => patch::apply_named(SCALE, patch_type, &live, &request.body)?.object,
         };
         let parsed = codec::Parsed {
             value: patched,

@@ -159,7 +159,7 @@ pub async fn patch(request: &Request, part: Part) -> Result<Response<Body>> {
     let stored = modify(request, part, dry_run, |old| {
         let served = kind.served(old.clone());
         let patched = patch::apply(kind, patch_type, &served, &request.body)?;
-        let decoded = codec::decode_patched(kind, patched, &request.body, validation)?;
+        let decoded = patch::decode(kind, patch_type, patched, &request.body, validation)?;
         warnings = decoded.warnings;
         let mut object = decoded.object;
         strategy::conform(kind, &mut object, request.namespace(), Some(name))?;
