@@ -11,7 +11,7 @@ use crate::json;
 use crate::registry::Kind;
 use crate::schema::{StructId, Type, types};
 use crate::status::{ApiError, Result};
-use crate::{protobuf, quantity, time};
+use crate::{options, protobuf, quantity, time};
 
 /// `fieldValidation`; Kubernetes' default is `Warn`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,15 +23,14 @@ pub enum FieldValidation {
 }
 
 impl FieldValidation {
-    pub fn parse(text: &str) -> Result<Self> {
-        match text {
-            "" | "Warn" => Ok(FieldValidation::Warn),
-            "Ignore" => Ok(FieldValidation::Ignore),
-            "Strict" => Ok(FieldValidation::Strict),
-            other => Err(ApiError::bad_request(format!(
-                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-            ))),
-        }
+    /// The value of `fieldValidation` in options of the type `options`.
+    pub fn parse(options: &str, text: &str) -> Result<Self> {
+        options::check_field_validation(options, text)?;
+        Ok(match text {
+            "Ignore" => FieldValidation::Ignore,
+            "Strict" => FieldValidation::Strict,
+            _ => FieldValidation::Warn,
+        })
     }
 }
 

@@ -30,6 +30,7 @@ mod merge_keys;
 pub mod node_restriction;
 pub mod openapi;
 pub mod openapi_protobuf;
+pub mod options;
 pub mod patch;
 pub mod per_kind;
 pub mod pod;

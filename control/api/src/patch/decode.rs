@@ -87,7 +87,7 @@ mod tests {
 
     fn refusal(patch_type: PatchType, patch: &str) -> String {
         let error = patched(patch_type, patch, FieldValidation::Strict).unwrap_err();
-        assert_eq!((error.code, error.reason), (422, "Invalid"));
+        assert_eq!((error.code, &*error.reason), (422, "Invalid"));
         let causes = &error.details.as_ref().unwrap()["causes"];
         assert_eq!(causes[0]["field"], "patch");
         error.message

@@ -53,7 +53,7 @@ pub async fn get(request: &Request) -> Result<Response<Body>> {
 }
 
 pub async fn update(request: &Request) -> Result<Response<Body>> {
-    let validation = FieldValidation::parse(request.query.get("fieldValidation"))?;
+    let validation = request.field_validation()?;
     let parsed = codec::parse(request.content_type(), &request.body)?;
     let decoded = codec::decode_named(SCALE, parsed, validation)?;
     let dry_run = request.dry_run()?;
