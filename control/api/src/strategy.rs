@@ -42,7 +42,7 @@ pub fn name_suffix(mut random: u64) -> String {
 }
 
 /// Checks apiVersion, kind, name and namespace of a decoded object against the request, and fills
-/// in what the client left out. `name` is that of the URL (update), if it has one.
+/// in what the client left out, but for the name. `name` is that of the URL (update), if it has one.
 pub fn conform(
     kind: &Kind,
     object: &mut Value,
@@ -74,11 +74,18 @@ pub fn conform(
     if let Some(name) = name {
         let given = text(meta, "name");
         if given.is_empty() {
-            meta["name"] = name.into();
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+            )));
         } else if given != name {
             return Err(ApiError::bad_request(format!(
                 "the name of the object ({given}) does not match the name on the URL ({name})"
             )));
+        }
+    } else {
+        // A creation's: nobody manages what isn't taken.
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+            json::remove(meta, field);
         }
     }
     match namespace {

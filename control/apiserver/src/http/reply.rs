@@ -120,7 +120,8 @@ pub async fn indent(response: Response<Body>) -> Response<Body> {
     let (parts, body) = response.into_parts();
     let bytes = match body.collect().await {
         Ok(collected) => collected.to_bytes(),
-        Err(never) => match never {},
+        // What has a size is there as a whole.
+        Err(Broken) => return error(&ApiError::internal(Broken)),
     };
     let indented =
         serde_json::from_slice::<Value>(&bytes).and_then(|value| serde_json::to_vec_pretty(&value));

@@ -25,6 +25,14 @@ fn delete_options(request: &Request) -> Result<DeleteOptions> {
         let parsed = codec::parse(request.content_type(), &request.body)?;
         // By its type first: a dry run or a precondition in a wrong form must not be left aside.
         let decoded = codec::decode_named(OPTIONS, parsed, FieldValidation::Ignore)?;
+        // An object of another kind is a mistake, and a deletion can't be taken back. Every group has
+        // the options.
+        let kind = text(&decoded.object, "kind");
+        if !matches!(kind, "" | "DeleteOptions") {
+            return Err(ApiError::bad_request(format!(
+                "the body is a {kind}: it cannot be converted to DeleteOptions"
+            )));
+        }
         DeleteOptions::from_value(&decoded.object)?
     };
     let query = &request.query;
