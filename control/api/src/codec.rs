@@ -482,7 +482,14 @@ impl Walk {
                     path.push('.');
                     path.push_str(&key);
                     let value = if value.is_null() { zero(item) } else { value };
-                    out.insert(key, self.value(item, value, owner, path)?);
+                    let mut value = self.value(item, value, owner, path)?;
+                    // A list of resources, whose defaults round it (`SetDefaults_ResourceList`).
+                    if matches!(**item, Type::Quantity)
+                        && let Some(Ok(given)) = value.as_str().map(quantity::Quantity::parse)
+                    {
+                        value = given.to_millis().to_string().into();
+                    }
+                    out.insert(key, value);
                     path.truncate(length);
                 }
                 Ok(Value::Object(out))
@@ -678,6 +685,20 @@ mod tests {
                    "spec": {"containers": [{"name": "a", "resources": {}}],
                             "volumes": [{"name": "v", "emptyDir": {}}]},
                    "status": {}})
+        );
+    }
+
+    #[test]
+    fn resources_are_no_finer_than_a_thousandth() {
+        let pod = strict(
+            "pods",
+            r#"{"spec":{"containers":[{"name":"a","resources":{"limits":
+                {"cpu":"0.30000000000000004","memory":"0.9Gi","x/y":1}}}]}}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            pod["spec"]["containers"][0]["resources"]["limits"],
+            json!({"cpu": "301m", "memory": "966367641600m", "x/y": "1"})
         );
     }
 

@@ -25,6 +25,8 @@ pub mod defaults;
 pub mod discovery;
 pub mod disruption;
 pub mod event;
+#[cfg(test)]
+mod fuzz;
 pub mod json;
 mod merge_keys;
 pub mod node_restriction;

@@ -95,9 +95,10 @@ async fn bodies() {
         .delete(&format!("{MAPS}/yaml"), Some(&map))
         .await
         .refused(400, "BadRequest");
-    let nameless = admin.put(&format!("{MAPS}/yaml"), &json!({"metadata": {}}));
+    let nameless = json!({"metadata": {}});
+    let nameless = admin.put(&format!("{MAPS}/yaml"), &nameless).await;
     assert_eq!(
-        nameless.await.refused(400, "BadRequest"),
+        nameless.refused(400, "BadRequest"),
         "the name of the object (yaml based on URL) was undeterminable: name must be provided"
     );
     let options = json!({"kind": "DeleteOptions", "apiVersion": "apps/v1"});
