@@ -301,4 +301,42 @@ mod tests {
         assert!(!query.has("x"));
         assert!(!Query::parse("watch=false").flag("watch"));
     }
+
+    #[test]
+    fn whatever_comes() {
+        const WORDS: &[&str] = &[
+            "/api/v1",
+            "/apis/apps/v1",
+            "/watch",
+            "/namespaces",
+            "/pods",
+            "/a",
+            "/status",
+            "//",
+            "/%",
+            "/%2f",
+            "/%00",
+            "/..",
+            "?",
+            "é",
+        ];
+        let registry = Registry::built_in();
+        rhumb_fuzz::run("paths", 3000, |dice| {
+            let text = rhumb_fuzz::soup(WORDS, dice);
+            let bytes = rhumb_fuzz::bytes(text.as_bytes(), WORDS, dice);
+            let path = String::from_utf8_lossy(&bytes);
+            let query = Query::parse(&path);
+            if let Target::Resource(resource) = parse(&path, &registry) {
+                // What names a stored object has no part of another's key in it.
+                assert!(!resource.name.contains('/') && !resource.namespace.contains('/'));
+                verb(&http::Method::GET, &resource, &query);
+            }
+        });
+        rhumb_fuzz::run("queries", 3000, |dice| {
+            const WORDS: &[&str] = &["watch", "=", "&", "true", "0", "%", "%3d", "+", "limit"];
+            let text = rhumb_fuzz::soup(WORDS, dice);
+            let query = Query::parse(&text);
+            let _ = (query.flag("watch"), query.all("limit").count());
+        });
+    }
 }

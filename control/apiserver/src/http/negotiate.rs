@@ -183,4 +183,34 @@ mod tests {
             Some(Form::Discovery(Aggregated::V2))
         );
     }
+
+    #[test]
+    fn whatever_is_accepted() {
+        const WORDS: &[&str] = &[
+            "application/json",
+            "application/yaml",
+            "*/*",
+            ";",
+            "as=Table",
+            "g=meta.k8s.io",
+            "v=v1",
+            ",",
+            "=",
+            "q=0",
+            "gzip",
+            "\u{7f}",
+        ];
+        rhumb_fuzz::run("accept", 3000, |dice| {
+            let text = rhumb_fuzz::soup(WORDS, dice);
+            let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) else {
+                return;
+            };
+            if let Err(error) = accept(Some(&value), Target::Objects) {
+                assert_eq!(error.code, 406);
+            }
+            let mut headers = http::HeaderMap::new();
+            headers.insert(http::header::ACCEPT_ENCODING, value);
+            gzip(&headers);
+        });
+    }
 }

@@ -297,4 +297,26 @@ mod tests {
             assert_eq!(Continue::decode(bad).unwrap_err().code, 400, "{bad}");
         }
     }
+
+    #[test]
+    fn forged_tokens_are_refused() {
+        let token = Continue {
+            revision: 7,
+            after: "default/a".into(),
+        };
+        let good = token.encode();
+        rhumb_fuzz::run("continue", 3000, |dice| {
+            let forged = match dice.one_in(2) {
+                true => rhumb_fuzz::bytes(good.as_bytes(), &["eyJ", "=="], dice),
+                false => {
+                    let json = serde_json::json!({"rv": 7, "start": "default/a"});
+                    let json = rhumb_fuzz::value(&json, dice).to_string();
+                    URL_SAFE_NO_PAD.encode(json).into_bytes()
+                }
+            };
+            if let Err(error) = Continue::decode(&String::from_utf8_lossy(&forged)) {
+                assert_eq!(error.code, 400);
+            }
+        });
+    }
 }
