@@ -11,7 +11,7 @@ use crate::json;
 use crate::registry::Kind;
 use crate::schema::{StructId, Type, types};
 use crate::status::{ApiError, Result};
-use crate::{protobuf, quantity, time};
+use crate::{options, protobuf, quantity, time};
 
 /// `fieldValidation`; Kubernetes' default is `Warn`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,15 +23,14 @@ pub enum FieldValidation {
 }
 
 impl FieldValidation {
-    pub fn parse(text: &str) -> Result<Self> {
-        match text {
-            "" | "Warn" => Ok(FieldValidation::Warn),
-            "Ignore" => Ok(FieldValidation::Ignore),
-            "Strict" => Ok(FieldValidation::Strict),
-            other => Err(ApiError::bad_request(format!(
-                "fieldValidation: Unsupported value: {other:?}: supported values: \"Ignore\", \"Strict\", \"Warn\""
-            ))),
-        }
+    /// The value of `fieldValidation` in options of the type `options`.
+    pub fn parse(options: &str, text: &str) -> Result<Self> {
+        options::check_field_validation(options, text)?;
+        Ok(match text {
+            "Ignore" => FieldValidation::Ignore,
+            "Strict" => FieldValidation::Strict,
+            _ => FieldValidation::Warn,
+        })
     }
 }
 
@@ -211,16 +210,23 @@ pub fn decode(
 /// Decodes a parsed body as an object of `kind`: its types are checked, unknown fields and nulls
 /// are dropped.
 pub fn decode_parsed(kind: &Kind, parsed: Parsed, validation: FieldValidation) -> Result<Decoded> {
-    if let Some(custom) = kind.as_custom() {
-        return custom.decode(kind, parsed, validation);
-    }
-    decode_type(
+    let read = read(kind, parsed.value, Words::Json);
+    judge(
         &kind.kind,
         &kind.version,
-        types().of(kind),
-        parsed,
+        read,
+        &parsed.duplicates,
         validation,
     )
+}
+
+/// Decodes what apply made: an object of `kind`, but for what both sides had in it that it doesn't know.
+pub fn decode_applied(kind: &Kind, value: Value) -> Result<Value> {
+    let parsed = Parsed {
+        value,
+        duplicates: Vec::new(),
+    };
+    Ok(decode_parsed(kind, parsed, FieldValidation::Ignore)?.object)
 }
 
 /// As `decode_parsed`, for a subresource's body: `name` is its OpenAPI name.
@@ -230,14 +236,42 @@ pub fn decode_named(name: &str, parsed: Parsed, validation: FieldValidation) -> 
         .ok_or_else(|| ApiError::internal(format!("the type {name} is not compiled in")))?;
     let version = name.rsplit('.').nth(1).unwrap_or("v1").to_string();
     let go_name = types().get(id).go_name().to_string();
-    decode_type(&go_name, &version, id, parsed, validation)
+    let read = read_type(&go_name, &version, id, parsed.value, Words::Json);
+    judge(&go_name, &version, read, &parsed.duplicates, validation)
 }
 
-fn decode_type(
+/// An object, and the paths of what its type doesn't know.
+pub(crate) type Read = std::result::Result<(Value, Vec<String>), String>;
+
+/// Reads a value as an object of `kind`; the error says what doesn't fit.
+pub(crate) fn read(kind: &Kind, value: Value, words: Words) -> Read {
+    match kind.as_custom() {
+        Some(custom) => custom.read(value),
+        None => read_type(&kind.kind, &kind.version, types().of(kind), value, words),
+    }
+}
+
+fn read_type(kind: &str, version: &str, id: StructId, value: Value, words: Words) -> Read {
+    if !value.is_object() {
+        return Err(format!(
+            "json: cannot unmarshal {} into Go value of type {version}.{kind}",
+            json_type(&value)
+        ));
+    }
+    let mut walk = Walk {
+        unknown: Vec::new(),
+        words,
+    };
+    let object = walk.object(id, value, &mut String::new())?;
+    Ok((object, walk.unknown))
+}
+
+/// What a body is answered with: 400 if it doesn't fit, or isn't what `validation` asks for.
+fn judge(
     kind: &str,
     version: &str,
-    id: StructId,
-    parsed: Parsed,
+    read: Read,
+    duplicates: &[String],
     validation: FieldValidation,
 ) -> Result<Decoded> {
     let refuse = |why: &str| {
@@ -245,20 +279,8 @@ fn decode_type(
             "{kind} in version \"{version}\" cannot be handled as a {kind}: {why}"
         ))
     };
-    if !parsed.value.is_object() {
-        return Err(refuse(&format!(
-            "json: cannot unmarshal {} into Go value of type {version}.{kind}",
-            json_type(&parsed.value)
-        )));
-    }
-    let mut walk = Walk {
-        unknown: Vec::new(),
-    };
-    let mut path = String::new();
-    let object = walk
-        .object(id, parsed.value, &mut path)
-        .map_err(|why| refuse(&why))?;
-    let warnings = findings(&parsed.duplicates, &walk.unknown);
+    let (object, unknown) = read.map_err(|why| refuse(&why))?;
+    let warnings = findings(duplicates, &unknown);
     match validation {
         FieldValidation::Strict if !warnings.is_empty() => Err(refuse(&format!(
             "strict decoding error: {}",
@@ -285,6 +307,7 @@ pub(crate) fn metadata(
     };
     let mut walk = Walk {
         unknown: Vec::new(),
+        words: Words::Json,
     };
     let object = walk.object(id, value, &mut path.to_string())?;
     unknown.append(&mut walk.unknown);
@@ -304,44 +327,6 @@ pub(crate) fn findings(duplicates: &[String], unknown: &[String]) -> Vec<String>
     all
 }
 
-/// Decodes what a patch made. Strict faults are 422, as for Kubernetes' patches.
-pub fn decode_patched(
-    kind: &Kind,
-    patched: Value,
-    patch: &[u8],
-    validation: FieldValidation,
-) -> Result<Decoded> {
-    let parsed = Parsed {
-        value: patched,
-        duplicates: Vec::new(),
-    };
-    let decoded = decode_parsed(kind, parsed, FieldValidation::Warn)?;
-    match validation {
-        FieldValidation::Strict if !decoded.warnings.is_empty() => {
-            let shown = String::from_utf8_lossy(patch);
-            let why = format!("strict decoding error: {}", decoded.warnings.join(", "));
-            let message = format!("Invalid value: {}: {why}", Value::from(shown.as_ref()));
-            let mut error = ApiError::new(
-                422,
-                "Invalid",
-                format!(" \"\" is invalid: patch: {message}"),
-            );
-            let causes =
-                json!([{"reason": "FieldValueInvalid", "message": message, "field": "patch"}]);
-            error
-                .details
-                .get_or_insert_default()
-                .insert("causes".into(), causes);
-            Err(error)
-        }
-        FieldValidation::Ignore => Ok(Decoded {
-            object: decoded.object,
-            warnings: Vec::new(),
-        }),
-        _ => Ok(decoded),
-    }
-}
-
 fn json_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
@@ -353,21 +338,62 @@ fn json_type(value: &Value) -> &'static str {
     }
 }
 
+/// In whose words a type error is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Words {
+    /// `encoding/json`'s: of bodies.
+    Json,
+    /// The unstructured converter's: of what a strategic merge made.
+    Unstructured,
+}
+
 struct Walk {
     unknown: Vec<String>,
+    words: Words,
 }
 
 /// The struct and path that a type error names.
 struct Place<'a> {
     owner: &'a str,
     path: &'a str,
+    words: Words,
 }
 
-fn mismatch(place: &Place<'_>, found: &str, go_type: &str) -> String {
+/// `found`: what is there, as `encoding/json` and as the unstructured converter call it.
+fn mismatch(place: &Place<'_>, found: (&str, &str), go_type: &str) -> String {
+    if place.words == Words::Unstructured {
+        let (_, found) = found;
+        return match go_type {
+            list if list.starts_with("[]") => format!("cannot restore slice from {found}"),
+            map if map.starts_with("map[") => format!("cannot restore map from {found}"),
+            // Go's `reflect` converts a number to a string of one character; the converter doesn't.
+            "string" if found == "int64" => "cannot convert int64 to string".into(),
+            "int32" | "int64" if found == "float64" => {
+                format!("cannot convert float64 to {go_type}")
+            }
+            plain @ ("string" | "int32" | "int64" | "float64" | "bool") => {
+                format!("unrecognized type: {plain}")
+            }
+            _ => format!("cannot restore struct from: {found}"),
+        };
+    }
     format!(
-        "json: cannot unmarshal {found} into Go struct field {}.{} of type {go_type}",
-        place.owner, place.path
+        "json: cannot unmarshal {} into Go struct field {}.{} of type {go_type}",
+        found.0, place.owner, place.path
     )
+}
+
+/// The Go kind of what JSON decodes to.
+fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "interface",
+        Value::Bool(_) => "bool",
+        Value::Number(n) if n.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "slice",
+        Value::Object(_) => "map",
+    }
 }
 
 impl Walk {
@@ -377,10 +403,11 @@ impl Walk {
             let place = Place {
                 owner: ty.go_name(),
                 path,
+                words: self.words,
             };
             return Err(mismatch(
                 &place,
-                json_type(&value),
+                (json_type(&value), go_kind(&value)),
                 &format!("v1.{}", ty.go_name()),
             ));
         };
@@ -420,8 +447,12 @@ impl Walk {
         owner: &str,
         path: &mut String,
     ) -> Result<Value, String> {
-        let found = json_type(&value);
-        let place = Place { owner, path };
+        let found = (json_type(&value), go_kind(&value));
+        let place = Place {
+            owner,
+            path,
+            words: self.words,
+        };
         match (ty, value) {
             (Type::Any, value) => Ok(value),
             (Type::StructOrAny(id), value @ Value::Object(_)) => self.object(*id, value, path),
@@ -451,7 +482,14 @@ impl Walk {
                     path.push('.');
                     path.push_str(&key);
                     let value = if value.is_null() { zero(item) } else { value };
-                    out.insert(key, self.value(item, value, owner, path)?);
+                    let mut value = self.value(item, value, owner, path)?;
+                    // A list of resources, whose defaults round it (`SetDefaults_ResourceList`).
+                    if matches!(**item, Type::Quantity)
+                        && let Some(Ok(given)) = value.as_str().map(quantity::Quantity::parse)
+                    {
+                        value = given.to_millis().to_string().into();
+                    }
+                    out.insert(key, value);
                     path.truncate(length);
                 }
                 Ok(Value::Object(out))
@@ -466,17 +504,17 @@ impl Walk {
             (Type::Bool, value @ Value::Bool(_)) => Ok(value),
             (Type::Int32, Value::Number(n)) => match integer(&n) {
                 Some(i) if i32::try_from(i).is_ok() => Ok(i.into()),
-                _ => Err(mismatch(&place, &format!("number {n}"), "int32")),
+                _ => Err(mismatch(&place, (&format!("number {n}"), found.1), "int32")),
             },
             (Type::Int64, Value::Number(n)) => match integer(&n) {
                 Some(i) => Ok(i.into()),
-                None => Err(mismatch(&place, &format!("number {n}"), "int64")),
+                None => Err(mismatch(&place, (&format!("number {n}"), found.1), "int64")),
             },
             (Type::Float, value @ Value::Number(_)) => Ok(value),
             (Type::IntOrString, value @ Value::String(_)) => Ok(value),
             (Type::IntOrString, Value::Number(n)) => match integer(&n) {
                 Some(i) if i32::try_from(i).is_ok() => Ok(i.into()),
-                _ => Err(mismatch(&place, &format!("number {n}"), "int32")),
+                _ => Err(mismatch(&place, (&format!("number {n}"), found.1), "int32")),
             },
             (Type::Quantity, Value::String(text)) => quantity::Quantity::parse(&text)
                 .map(|q| q.to_string().into())
@@ -647,6 +685,20 @@ mod tests {
                    "spec": {"containers": [{"name": "a", "resources": {}}],
                             "volumes": [{"name": "v", "emptyDir": {}}]},
                    "status": {}})
+        );
+    }
+
+    #[test]
+    fn resources_are_no_finer_than_a_thousandth() {
+        let pod = strict(
+            "pods",
+            r#"{"spec":{"containers":[{"name":"a","resources":{"limits":
+                {"cpu":"0.30000000000000004","memory":"0.9Gi","x/y":1}}}]}}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            pod["spec"]["containers"][0]["resources"]["limits"],
+            json!({"cpu": "301m", "memory": "966367641600m", "x/y": "1"})
         );
     }
 

@@ -7,10 +7,10 @@
 //!   [`strategy::prepare_create`] → store.
 //! - update: [`codec::decode`] → [`strategy::conform`] → [`default_object`] → [`apply::Writer::track`] →
 //!   [`registry::Kind::to_stored`] → [`strategy::prepare_update`] → store, or remove.
-//! - patch: [`patch::apply`] to the served form of the current object → [`codec::decode_patched`] →
+//! - patch: [`patch::apply`] to the served form of the current object → [`patch::decode`] →
 //!   as update.
 //! - apply: [`apply::Writer::apply`] to the served form of the current object, or to none →
-//!   [`codec::decode_patched`] → as update, or as create.
+//!   [`codec::decode_applied`] → as update, or as create.
 //! - delete: [`strategy::prepare_delete`].
 //! - reads: [`registry::Kind::served`], [`selector`], [`table::render`].
 
@@ -25,11 +25,14 @@ pub mod defaults;
 pub mod discovery;
 pub mod disruption;
 pub mod event;
+#[cfg(test)]
+mod fuzz;
 pub mod json;
 mod merge_keys;
 pub mod node_restriction;
 pub mod openapi;
 pub mod openapi_protobuf;
+pub mod options;
 pub mod patch;
 pub mod per_kind;
 pub mod pod;

@@ -1,5 +1,8 @@
 //! Patches: RFC 6902, RFC 7386 and Kubernetes' strategic merge.
 
+mod decode;
+
+pub use decode::decode;
 use json_patch::PatchOperation;
 use serde_json::Value;
 
@@ -45,8 +48,16 @@ const MAX_OPERATIONS: usize = 10_000;
 /// largest object that a patch may make.
 const MAX_BYTES: usize = 3 << 20;
 
-/// Applies a patch to an object in its served form. The result is not decoded yet.
-pub fn apply(kind: &Kind, patch_type: PatchType, object: &Value, patch: &[u8]) -> Result<Value> {
+/// What a patch made, not decoded yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Patched {
+    pub object: Value,
+    /// What strict decoding finds in the patch itself.
+    pub findings: Vec<String>,
+}
+
+/// Applies a patch to an object in its served form.
+pub fn apply(kind: &Kind, patch_type: PatchType, object: &Value, patch: &[u8]) -> Result<Patched> {
     if kind.as_custom().is_some() && patch_type == PatchType::Strategic {
         return Err(ApiError::unsupported_media_type(&[
             "application/json-patch+json",
@@ -64,14 +75,18 @@ pub fn apply_named(
     patch_type: PatchType,
     object: &Value,
     patch: &[u8],
-) -> Result<Value> {
-    let parsed = crate::codec::parse_json(patch)
-        .map_err(|e| ApiError::bad_request(format!("error decoding patch: {}", e.message)))?
-        .value;
+) -> Result<Patched> {
+    let crate::codec::Parsed {
+        value: parsed,
+        duplicates,
+    } = crate::codec::parse_json(patch)
+        .map_err(|e| ApiError::bad_request(format!("error decoding patch: {}", e.message)))?;
+    let mut findings = crate::codec::findings(&duplicates, &[]);
     let patched = match patch_type {
         PatchType::Json => {
-            let operations: json_patch::Patch = serde_json::from_value(parsed)
-                .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+            check_operations(&parsed, &mut findings)?;
+            let operations: json_patch::Patch =
+                serde_json::from_value(parsed).map_err(|e| rejected(&e))?;
             if operations.0.len() > MAX_OPERATIONS {
                 return Err(ApiError::request_too_large(format!(
                     "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {}",
@@ -110,7 +125,49 @@ pub fn apply_named(
             "the patched object has {made} bytes: limit is {MAX_BYTES}"
         )));
     }
-    Ok(patched)
+    Ok(Patched {
+        object: patched,
+        findings,
+    })
+}
+
+/// A patch that is one, but can't be carried out.
+fn rejected(why: &dyn std::fmt::Display) -> ApiError {
+    let mut error = ApiError::new(
+        422,
+        "Invalid",
+        format!("the server rejected our request due to an error in our request: {why}"),
+    );
+    error.details = Some(Default::default());
+    error
+}
+
+/// The types of the operations' fields. What isn't known goes into `findings`.
+fn check_operations(patch: &Value, findings: &mut Vec<String>) -> Result<()> {
+    for finding in findings.iter_mut() {
+        *finding = format!("json patch {finding}");
+    }
+    let refuse = |why: &str| ApiError::bad_request(format!("error decoding patch: {why}"));
+    let operations = patch
+        .as_array()
+        .ok_or_else(|| refuse("a JSON patch must be an array"))?;
+    for (index, operation) in operations.iter().enumerate() {
+        let fields = operation
+            .as_object()
+            .ok_or_else(|| refuse("an operation of a JSON patch must be an object"))?;
+        for (field, value) in fields {
+            match field.as_str() {
+                "op" | "path" | "from" if !value.is_string() && !value.is_null() => {
+                    return Err(refuse(&format!(
+                        "{field} of operation {index} is no string"
+                    )));
+                }
+                "op" | "path" | "from" | "value" => {}
+                _ => findings.push(format!("json patch unknown field \"[{index}].{field}\"")),
+            }
+        }
+    }
+    Ok(())
 }
 
 /// One at a time: each copy can double the object, so a few of them would fill all memory before
@@ -131,13 +188,7 @@ fn apply_operations(object: &Value, operations: &[PatchOperation]) -> Result<Val
         json_patch::patch_unsafe(&mut patched, std::slice::from_ref(operation)).map_err(
             |mut e| {
                 e.operation = index;
-                let mut error = ApiError::new(
-                    422,
-                    "Invalid",
-                    format!("the server rejected our request due to an error in our request: {e}"),
-                );
-                error.details = Some(Default::default());
-                error
+                rejected(&e)
             },
         )?;
     }
@@ -214,7 +265,8 @@ mod tests {
             &object,
             br#"[{"op":"test","path":"/data/a","value":"1"},{"op":"remove","path":"/data/a"}]"#,
         )
-        .unwrap();
+        .unwrap()
+        .object;
         assert_eq!(patched, json!({"data": {"b": "2"}}));
         let failed = apply(
             kind,
@@ -229,14 +281,24 @@ mod tests {
             &object,
             br#"{"data":{"a":null,"c":"3"}}"#,
         )
-        .unwrap();
+        .unwrap()
+        .object;
         assert_eq!(merged, json!({"data": {"b": "2", "c": "3"}}));
-        for bad in ["", "{", "[{}]", "[1]"] {
+        for (bad, code) in [
+            ("", 400),
+            ("{", 400),
+            ("{}", 400),
+            ("[1]", 400),
+            (r#"[{"op":1}]"#, 400),
+            ("[{}]", 422),
+            (r#"[{"op":"foo","path":"/a"}]"#, 422),
+            (r#"[{"op":"remove","path":"a"}]"#, 422),
+        ] {
             assert_eq!(
                 apply(kind, PatchType::Json, &object, bad.as_bytes())
                     .unwrap_err()
                     .code,
-                400,
+                code,
                 "{bad}"
             );
         }
@@ -260,7 +322,7 @@ mod tests {
         let refused = apply(kind, PatchType::Json, &object, bomb.as_bytes()).unwrap_err();
         assert_eq!(refused.code, 413);
         let few = br#"[{"op":"copy","from":"/data/a","path":"/data/b"}]"#;
-        let patched = apply(kind, PatchType::Json, &object, few).unwrap();
+        let patched = apply(kind, PatchType::Json, &object, few).unwrap().object;
         assert_eq!(patched["data"]["a"], patched["data"]["b"]);
         // The object counts, not the patch alone.
         let object = json!({"data": {"a": "x".repeat(2 << 20)}});
@@ -297,7 +359,9 @@ mod tests {
         let start = json!({"a": nest});
         assert!(apply(kind, PatchType::Json, &start, moves.as_bytes()).is_err());
         let few = br#"[{"op":"add","path":"/a","value":{"b":{}}},{"op":"add","path":"/a/b/c","value":[1]}]"#;
-        let patched = apply(kind, PatchType::Json, &json!({}), few).unwrap();
+        let patched = apply(kind, PatchType::Json, &json!({}), few)
+            .unwrap()
+            .object;
         assert_eq!(patched, json!({"a": {"b": {"c": [1]}}}));
     }
 

@@ -107,6 +107,15 @@ impl Quantity {
         self.rounded(NANO / 1000)
     }
 
+    /// No finer than a thousandth, rounded up: what Kubernetes makes of every list of resources.
+    pub fn to_millis(self) -> Self {
+        let milli = NANO / 1000;
+        Quantity {
+            nanos: div_up(self.nanos.abs(), milli) * milli * self.nanos.signum(),
+            format: self.format,
+        }
+    }
+
     fn rounded(self, unit: i128) -> i64 {
         let up = div_up(self.nanos.abs(), unit) * self.nanos.signum();
         i64::try_from(up).unwrap_or(if up < 0 { i64::MIN } else { i64::MAX })
@@ -282,8 +291,9 @@ impl fmt::Display for Quantity {
         }
         let sign = if self.nanos < 0 { "-" } else { "" };
         let value = self.nanos.abs();
-        if self.format == Format::BinarySi && value >= 1024 * NANO {
-            let mut units = div_up(value, NANO);
+        // What is no whole number would lose precision: it is decimal, as in Go.
+        if self.format == Format::BinarySi && value >= 1024 * NANO && value % NANO == 0 {
+            let mut units = value / NANO;
             let mut power = 0;
             while units % 1024 == 0 && power < 6 {
                 units /= 1024;
@@ -332,6 +342,7 @@ mod tests {
             ("1.5", "1500m"),
             ("0.1", "100m"),
             ("1.5Gi", "1536Mi"),
+            ("0.9Gi", "966367641600m"),
             ("1024", "1024"),
             ("1024Ki", "1Mi"),
             ("0.5Ki", "512"),

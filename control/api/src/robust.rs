@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 use proptest::prelude::*;
+use rhumb_fuzz::Dice;
 use serde_json::{Map, Value, json};
 
 use crate::codec::{self, FieldValidation, Parsed};
@@ -12,23 +13,6 @@ use crate::schema::{Type, types};
 use crate::strategy::{self, CreateContext, DeleteOptions, Propagation};
 use crate::table::{self, IncludeObject};
 use crate::{admission, default_object, patch, scale, service};
-
-/// A splitmix64 stream: the whole object follows from one number, which proptest shrinks.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % sides
-    }
-
-    fn pick<T: Clone>(&mut self, from: &[T]) -> T {
-        from[self.roll(from.len() as u64) as usize].clone()
-    }
-}
 
 const WORDS: &[&str] = &[
     "",
@@ -85,17 +69,25 @@ const NUMBERS: &[i64] = &[
     i64::MIN,
 ];
 
+/// One of these.
+fn one<T: Clone>(dice: &mut Dice, from: &[T]) -> T {
+    from[dice.index(from.len())].clone()
+}
+
 fn any_value(ty: &Type, dice: &mut Dice, depth: u32) -> Value {
     if dice.roll(40) == 0 {
-        return dice.pick(&[
-            Value::Null,
-            json!([]),
-            json!({}),
-            json!("x"),
-            json!(1.5),
-            json!(true),
-            json!([null]),
-        ]);
+        return one(
+            dice,
+            &[
+                Value::Null,
+                json!([]),
+                json!({}),
+                json!("x"),
+                json!(1.5),
+                json!(true),
+                json!([null]),
+            ],
+        );
     }
     match ty {
         Type::Struct(id) => {
@@ -114,7 +106,7 @@ fn any_value(ty: &Type, dice: &mut Dice, depth: u32) -> Value {
         Type::Map(item) => (0..dice.roll(3))
             .map(|_| {
                 (
-                    dice.pick(WORDS).to_string(),
+                    one(dice, WORDS).to_string(),
                     any_value(item, dice, depth + 1),
                 )
             })
@@ -123,17 +115,15 @@ fn any_value(ty: &Type, dice: &mut Dice, depth: u32) -> Value {
         Type::List(item) => (0..dice.roll(4))
             .map(|_| any_value(item, dice, depth + 1))
             .collect(),
-        Type::Text | Type::Time | Type::MicroTime => dice.pick(WORDS).into(),
-        Type::Quantity => dice
-            .pick(&["1", "1Gi", "100m", "-1", "0", "1e40", "0.1n"])
-            .into(),
-        Type::Bytes => dice.pick(&["", "eHg=", "eA==", "*"]).into(),
-        Type::Int32 => (dice.pick(NUMBERS) as i32).into(),
-        Type::Int64 => dice.pick(NUMBERS).into(),
+        Type::Text | Type::Time | Type::MicroTime => one(dice, WORDS).into(),
+        Type::Quantity => one(dice, &["1", "1Gi", "100m", "-1", "0", "1e40", "0.1n"]).into(),
+        Type::Bytes => one(dice, &["", "eHg=", "eA==", "*"]).into(),
+        Type::Int32 => (one(dice, NUMBERS) as i32).into(),
+        Type::Int64 => one(dice, NUMBERS).into(),
         Type::Float => json!(0.5),
         Type::Bool => (dice.roll(2) == 0).into(),
-        Type::IntOrString if dice.roll(2) == 0 => (dice.pick(NUMBERS) as i32).into(),
-        Type::IntOrString => dice.pick(WORDS).into(),
+        Type::IntOrString if dice.roll(2) == 0 => (one(dice, NUMBERS) as i32).into(),
+        Type::IntOrString => one(dice, WORDS).into(),
         Type::StructOrAny(id) if dice.roll(4) > 0 => any_value(&Type::Struct(*id), dice, depth),
         Type::StructOrAny(_) => true.into(),
         Type::Any => json!({"any": 1}),
@@ -146,7 +136,7 @@ fn object(kind: &Kind, dice: &mut Dice) -> Value {
 
 /// An object of the kind, or nearly so, that follows from a number.
 pub fn seeded(kind: &Kind, seed: u64) -> Value {
-    object(kind, &mut Dice(seed))
+    object(kind, &mut Dice::new(seed))
 }
 
 fn decoded(kind: &Kind, value: Value) -> Option<Value> {
@@ -223,7 +213,7 @@ fn walk(kind: &Kind, dice: &mut Dice) {
         Some(Propagation::Foreground),
     ] {
         let options = DeleteOptions {
-            grace_period_seconds: (dice.roll(2) == 0).then(|| dice.pick(NUMBERS)),
+            grace_period_seconds: (dice.roll(2) == 0).then(|| one(dice, NUMBERS)),
             propagation,
             ..Default::default()
         };
@@ -252,7 +242,7 @@ proptest! {
     #[test]
     fn every_step_takes_every_object(seed in any::<u64>()) {
         for kind in KINDS.iter() {
-            walk(kind, &mut Dice(seed));
+            walk(kind, &mut Dice::new(seed));
         }
     }
 
@@ -273,7 +263,7 @@ fn many_random_objects_are_accepted() {
     let mut accepted = std::collections::BTreeMap::new();
     for kind in KINDS.iter() {
         for seed in 0..300 {
-            let mut dice = Dice(seed);
+            let mut dice = Dice::new(seed);
             let value = object(kind, &mut dice);
             let Some(mut o) = decoded(kind, value) else {
                 continue;

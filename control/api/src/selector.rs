@@ -1,6 +1,8 @@
 //! Label selectors (`a=b,c!=d,e in (f,g),!h`) and field selectors, as query parameters have them,
 //! and `metav1.LabelSelector` objects.
 
+mod parse;
+
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
@@ -8,7 +10,6 @@ use serde_json::{Map, Value};
 use crate::json;
 use crate::registry::Kind;
 use crate::status::{ApiError, Result};
-use crate::validation::metadata::{label_value_faults, qualified_name_faults};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operator {
@@ -53,9 +54,7 @@ impl LabelSelector {
 
     /// Parses the query parameter `labelSelector`.
     pub fn parse(text: &str) -> Result<Self> {
-        Parser::new(text)
-            .parse()
-            .map_err(|why| ApiError::bad_request(format!("unable to parse requirement: {why}")))
+        parse::parse(text).map_err(ApiError::bad_request)
     }
 
     /// From a `metav1.LabelSelector`: null selects nothing, `{}` everything.
@@ -156,167 +155,6 @@ impl std::fmt::Display for LabelSelector {
     }
 }
 
-struct Parser<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Parser<'a> {
-    fn new(text: &'a str) -> Self {
-        Parser { rest: text }
-    }
-
-    fn skip_space(&mut self) {
-        self.rest = self.rest.trim_start();
-    }
-
-    fn eat(&mut self, token: &str) -> bool {
-        self.skip_space();
-        match self.rest.strip_prefix(token) {
-            Some(rest) => {
-                self.rest = rest;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// A word: everything up to white space or an operator sign.
-    fn word(&mut self) -> &'a str {
-        self.skip_space();
-        let end = self
-            .rest
-            .find(|c: char| c.is_whitespace() || "=!(),<>".contains(c))
-            .unwrap_or(self.rest.len());
-        let (word, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        word
-    }
-
-    fn key(&mut self) -> Result<String, String> {
-        let key = self.word();
-        if key.is_empty() {
-            self.skip_space();
-            let found = self
-                .rest
-                .chars()
-                .next()
-                .map(String::from)
-                .unwrap_or_default();
-            return Err(format!("found '{found}', expected: identifier"));
-        }
-        match qualified_name_faults(key).as_slice() {
-            [] => Ok(key.to_string()),
-            faults => Err(format!(
-                "key: Invalid value: {key:?}: {}",
-                faults.join("; ")
-            )),
-        }
-    }
-
-    fn value(&mut self, key: &str) -> Result<String, String> {
-        let value = self.word();
-        match label_value_faults(value).as_slice() {
-            [] => Ok(value.to_string()),
-            faults => Err(format!(
-                "values[0][{key}]: Invalid value: {value:?}: {}",
-                faults.join("; ")
-            )),
-        }
-    }
-
-    fn set(&mut self, key: &str) -> Result<Vec<String>, String> {
-        if !self.eat("(") {
-            return Err(format!("found '{}', expected: '('", self.rest));
-        }
-        let mut values = Vec::new();
-        loop {
-            values.push(self.value(key)?);
-            if self.eat(",") {
-                continue;
-            }
-            if self.eat(")") {
-                values.sort();
-                values.dedup();
-                return Ok(values);
-            }
-            return Err(format!("found '{}', expected: ',' or ')'", self.rest));
-        }
-    }
-
-    fn requirement(&mut self) -> Result<Requirement, String> {
-        if self.eat("!") {
-            let key = self.key()?;
-            return Ok(Requirement {
-                key,
-                operator: Operator::DoesNotExist,
-                values: vec![],
-            });
-        }
-        let key = self.key()?;
-        let (operator, values) = if self.eat("!=") {
-            (Operator::NotIn, vec![self.value(&key)?])
-        } else if self.eat("==") || self.eat("=") {
-            (Operator::In, vec![self.value(&key)?])
-        } else if self.eat(">") {
-            (Operator::GreaterThan, vec![self.integer()?])
-        } else if self.eat("<") {
-            (Operator::LessThan, vec![self.integer()?])
-        } else {
-            self.skip_space();
-            if self.rest.is_empty() || self.rest.starts_with(',') {
-                (Operator::Exists, vec![])
-            } else {
-                match self.word() {
-                    "in" => (Operator::In, self.set(&key)?),
-                    "notin" => (Operator::NotIn, self.set(&key)?),
-                    other => {
-                        return Err(format!(
-                            "found '{other}', expected: in, notin, =, ==, !=, gt, lt"
-                        ));
-                    }
-                }
-            }
-        };
-        Ok(Requirement {
-            key,
-            operator,
-            values,
-        })
-    }
-
-    fn integer(&mut self) -> Result<String, String> {
-        let word = self.word();
-        word.parse::<i64>().map(|_| word.to_string()).map_err(|_| {
-            format!("for 'Gt', 'Lt' operators, the value must be an integer: {word:?}")
-        })
-    }
-
-    fn parse(mut self) -> Result<LabelSelector, String> {
-        let mut requirements = Vec::new();
-        self.skip_space();
-        if self.rest.is_empty() {
-            return Ok(LabelSelector::everything());
-        }
-        loop {
-            requirements.push(self.requirement()?);
-            self.skip_space();
-            if self.rest.is_empty() {
-                break;
-            }
-            if !self.eat(",") {
-                return Err(format!(
-                    "found '{}', expected: ',' or 'end of string'",
-                    self.rest
-                ));
-            }
-        }
-        Ok(LabelSelector {
-            requirements,
-            nothing: false,
-        })
-    }
-}
-
 /// A parsed `fieldSelector`: label, value, and whether they must be equal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FieldSelector {
@@ -345,17 +183,13 @@ impl FieldSelector {
             }
             let (field, equal, value) = split_operator(&part).ok_or_else(|| {
                 ApiError::bad_request(format!(
-                    "invalid selector: '{part}'; can't understand '{part}'"
+                    "invalid selector: '{text}'; can't understand '{part}'"
                 ))
             })?;
             let value = unescape(value)
                 .map_err(|why| ApiError::bad_request(format!("invalid field selector: {why}")))?;
-            let known = matches!(field, "metadata.name" | "metadata.namespace")
-                || kind.fields.iter().any(|f| f.label == field);
-            if !known {
-                return Err(ApiError::bad_request(format!(
-                    "field label not supported: {field}"
-                )));
+            if !serves(kind, field) {
+                return Err(ApiError::bad_request(unsupported(kind, field)));
             }
             if !value.is_empty() || !equal || !field.is_empty() {
                 terms.push(FieldTerm {
@@ -383,6 +217,36 @@ impl FieldSelector {
             .iter()
             .find(|t| t.equal && t.field == field)
             .map(|t| t.value.as_str())
+    }
+}
+
+/// Whether a kind's objects can be selected by the field.
+fn serves(kind: &Kind, field: &str) -> bool {
+    match field {
+        "metadata.name" => true,
+        // Kinds without fields of their own take it whatever their scope.
+        "metadata.namespace" => kind.namespaced || has_plain_fields(kind),
+        _ => kind.fields.iter().any(|f| f.label == field),
+    }
+}
+
+/// A built-in kind that is selected by name and namespace alone.
+fn has_plain_fields(kind: &Kind) -> bool {
+    kind.fields.is_empty() && kind.as_custom().is_none()
+}
+
+/// What Kubernetes says about a field that a kind doesn't serve: each kind has words of its own.
+fn unsupported(kind: &Kind, field: &str) -> String {
+    match kind.id() {
+        ("batch", "Job") => format!("field label {field:?} not supported for batchv1.Job"),
+        ("resource.k8s.io", "ResourceSlice") => format!(
+            "field label not supported for {}, Kind=ResourceSlice: {field}",
+            kind.api_version()
+        ),
+        _ if has_plain_fields(kind) => format!(
+            "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+        ),
+        _ => format!("field label not supported: {field}"),
     }
 }
 
@@ -423,8 +287,12 @@ fn split_terms(text: &str) -> Vec<String> {
     terms
 }
 
+/// At the first operator: `a!b=c` selects by the field `a!b`.
 fn split_operator(term: &str) -> Option<(&str, bool, &str)> {
-    let at = term.find(['=', '!'])?;
+    let at = term
+        .char_indices()
+        .map(|(at, _)| at)
+        .find(|at| term[*at..].starts_with("!=") || term[*at..].starts_with('='))?;
     let (field, rest) = term.split_at(at);
     if let Some(value) = rest.strip_prefix("!=") {
         return Some((field, false, value));
@@ -447,7 +315,8 @@ fn unescape(value: &str) -> Result<String, String> {
                     ));
                 }
             },
-            '=' => return Err(format!("unescaped '=' in value {value:?}")),
+            // Go prints the character as its number.
+            '=' => return Err("unescaped character in value: 61".into()),
             other => out.push(other),
         }
     }
@@ -538,7 +407,54 @@ mod tests {
                 .message
                 .contains("field label not supported: spec.foo")
         );
-        assert!(FieldSelector::parse(pods, "nonsense").is_err());
+        let refused = |plural: (&str, &str, &str), text: &str| {
+            let kind = find(plural.0, plural.1, plural.2).unwrap();
+            FieldSelector::parse(kind, text).unwrap_err().message
+        };
+        for (plural, text, message) in [
+            (
+                ("", "v1", "pods"),
+                "metadata.name=a,nonsense",
+                "invalid selector: 'metadata.name=a,nonsense'; can't understand 'nonsense'",
+            ),
+            (
+                ("", "v1", "pods"),
+                "metadata.name=a=b",
+                "invalid field selector: unescaped character in value: 61",
+            ),
+            (
+                ("", "v1", "pods"),
+                "metadata.name=\\x",
+                "invalid field selector: invalid escape sequence: \\x",
+            ),
+            (
+                ("", "v1", "pods"),
+                "a!b=c",
+                "field label not supported: a!b",
+            ),
+            (
+                ("", "v1", "configmaps"),
+                "data=a",
+                "\"data\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+            ),
+            (
+                ("", "v1", "nodes"),
+                "metadata.namespace=a",
+                "field label not supported: metadata.namespace",
+            ),
+            (
+                ("batch", "v1", "jobs"),
+                "x=a",
+                "field label \"x\" not supported for batchv1.Job",
+            ),
+            (
+                ("resource.k8s.io", "v1", "resourceslices"),
+                "x=a",
+                "field label not supported for resource.k8s.io/v1, Kind=ResourceSlice: x",
+            ),
+        ] {
+            assert_eq!(refused(plural, text), message);
+        }
         assert_eq!(
             FieldSelector::parse(pods, "metadata.name=a")
                 .unwrap()

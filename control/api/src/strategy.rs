@@ -42,7 +42,7 @@ pub fn name_suffix(mut random: u64) -> String {
 }
 
 /// Checks apiVersion, kind, name and namespace of a decoded object against the request, and fills
-/// in what the client left out. `name` is that of the URL (update), if it has one.
+/// in what the client left out, but for the name. `name` is that of the URL (update), if it has one.
 pub fn conform(
     kind: &Kind,
     object: &mut Value,
@@ -74,11 +74,18 @@ pub fn conform(
     if let Some(name) = name {
         let given = text(meta, "name");
         if given.is_empty() {
-            meta["name"] = name.into();
+            return Err(ApiError::bad_request(format!(
+                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+            )));
         } else if given != name {
             return Err(ApiError::bad_request(format!(
                 "the name of the object ({given}) does not match the name on the URL ({name})"
             )));
+        }
+    } else {
+        // A creation's: nobody manages what isn't taken.
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+            json::remove(meta, field);
         }
     }
     match namespace {
@@ -415,9 +422,43 @@ impl Propagation {
             "Orphan" => Ok(Propagation::Orphan),
             "Background" => Ok(Propagation::Background),
             "Foreground" => Ok(Propagation::Foreground),
-            other => Err(ApiError::bad_request(format!(
-                "invalid DeleteOptions: propagationPolicy: Unsupported value: {other:?}: supported values: \"Background\", \"Foreground\", \"Orphan\""
-            ))),
+            other => {
+                let mut errors = Errors::default();
+                let known = ["Foreground", "Background", "Orphan", "nil"];
+                errors.not_supported("propagationPolicy", other, &known);
+                Err(ApiError::invalid_named(
+                    "meta.k8s.io",
+                    "DeleteOptions",
+                    "",
+                    errors,
+                ))
+            }
+        }
+    }
+}
+
+impl Propagation {
+    /// What `propagationPolicy` ("" is none) and the older `orphanDependents` ask for.
+    pub fn of(policy: &str, orphan: Option<bool>) -> Result<Option<Self>> {
+        match (policy, orphan) {
+            ("", Some(true)) => Ok(Some(Propagation::Orphan)),
+            ("", Some(false)) => Ok(Some(Propagation::Background)),
+            ("", None) => Ok(None),
+            (policy, None) => Propagation::parse(policy).map(Some),
+            (policy, Some(_)) => {
+                let mut errors = Errors::default();
+                errors.invalid(
+                    "propagationPolicy",
+                    policy,
+                    "orphanDependents and deletionPropagation cannot be both set",
+                );
+                Err(ApiError::invalid_named(
+                    "meta.k8s.io",
+                    "DeleteOptions",
+                    "",
+                    errors,
+                ))
+            }
         }
     }
 }
@@ -426,17 +467,13 @@ impl DeleteOptions {
     /// From a `DeleteOptions` object; query parameters override it at the caller.
     pub fn from_value(value: &Value) -> Result<Self> {
         let policy = text(value, "propagationPolicy");
-        let propagation = match (
-            policy,
-            at(value, "orphanDependents").and_then(Value::as_bool),
-        ) {
-            ("", Some(true)) => Some(Propagation::Orphan),
-            ("", Some(false)) => Some(Propagation::Background),
-            ("", None) => None,
-            (policy, _) => Some(Propagation::parse(policy)?),
-        };
+        let orphan = at(value, "orphanDependents").and_then(Value::as_bool);
+        let propagation = Propagation::of(policy, orphan)?;
         let owned = |path: &str| at(value, path).and_then(Value::as_str).map(str::to_string);
-        let dry_run = dry_run(list(value, "dryRun").iter().filter_map(Value::as_str))?;
+        let dry_run = crate::options::dry_run(
+            "DeleteOptions",
+            list(value, "dryRun").iter().filter_map(Value::as_str),
+        )?;
         Ok(DeleteOptions {
             grace_period_seconds: json::int(value, "gracePeriodSeconds"),
             uid: owned("preconditions.uid"),
@@ -445,23 +482,6 @@ impl DeleteOptions {
             dry_run,
         })
     }
-}
-
-/// The values of `dryRun`: only `All` is known.
-pub fn dry_run<'a>(values: impl Iterator<Item = &'a str>) -> Result<bool> {
-    let mut dry = false;
-    for value in values {
-        match value {
-            "" => {}
-            "All" => dry = true,
-            other => {
-                return Err(ApiError::bad_request(format!(
-                    "dryRun: Unsupported value: {other:?}: supported values: \"All\""
-                )));
-            }
-        }
-    }
-    Ok(dry)
 }
 
 /// What a delete leads to.

@@ -16,6 +16,10 @@ use crate::auth::User;
 use crate::route::Resource;
 use crate::verbs::Annotations;
 
+pub const AUDIT_ID: http::HeaderName = http::HeaderName::from_static("audit-id");
+/// Bytes of an id that a client may bring.
+const MAX_ID: usize = 128;
+
 /// Lines that wait to be written; when they are so many, requests wait too.
 const QUEUE: usize = 4096;
 
@@ -40,6 +44,8 @@ pub struct AuditError {
 /// One request, as it becomes known.
 #[derive(Debug, Default)]
 pub struct Record {
+    /// What the answer calls it too.
+    pub id: String,
     pub verb: &'static str,
     pub uri: String,
     pub source: Option<IpAddr>,
@@ -55,6 +61,15 @@ pub struct Record {
     pub annotations: Annotations,
 }
 
+/// `Audit-Id` of the answer: the request's, or a new one.
+pub fn id<B>(request: &http::Request<B>) -> String {
+    let given = request.headers().get(AUDIT_ID);
+    given
+        .and_then(|v| v.to_str().ok())
+        .filter(|id| !id.is_empty() && id.len() <= MAX_ID)
+        .map_or_else(|| uuid::Uuid::new_v4().to_string(), str::to_string)
+}
+
 fn user(user: &User) -> Value {
     let mut out = json!({"username": user.name, "groups": user.groups});
     if !user.uid.is_empty() {
@@ -67,9 +82,10 @@ fn user(user: &User) -> Value {
 }
 
 impl Record {
-    pub fn begin<B>(request: &http::Request<B>, source: IpAddr) -> Record {
+    pub fn begin<B>(request: &http::Request<B>, id: &str, source: IpAddr) -> Record {
         let agent = request.headers().get(http::header::USER_AGENT);
         Record {
+            id: id.to_string(),
             uri: request.uri().to_string(),
             source: Some(source),
             user_agent: agent
@@ -94,7 +110,7 @@ impl Record {
             "kind": "Event",
             "apiVersion": "audit.k8s.io/v1",
             "level": "Metadata",
-            "auditID": uuid::Uuid::new_v4().to_string(),
+            "auditID": self.id,
             "stage": if long && code < 400 { "ResponseStarted" } else { "ResponseComplete" },
             "requestURI": self.uri,
             "verb": self.verb,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{ACCEPT, CONTENT_LENGTH};
-use http::{Method, Response, StatusCode};
+use http::{HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -48,9 +48,11 @@ pub async fn handle(
     let gzip = negotiate::gzip(request.headers());
     let head = request.method() == Method::HEAD;
     let shown = format!("{} {}", request.method(), request.uri().path());
+    let id = audit::id(&request);
+    let pretty = negotiate::pretty(request.uri().query(), request.headers());
     let mut labels = Labels::default();
     if api.audit.is_some() {
-        labels.record = Record::begin(&request, peer);
+        labels.record = Record::begin(&request, &id, peer);
     }
     let answered = answer(&api, certificate, request, &mut labels).await;
     if let Some(audit) = &api.audit {
@@ -71,6 +73,12 @@ pub async fn handle(
         response.status().as_u16(),
         began.elapsed(),
     );
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(audit::AUDIT_ID, id);
+    }
+    if pretty {
+        response = reply::indent(response).await;
+    }
     if gzip && response.status() == StatusCode::OK {
         response = reply::compress(response).await;
     }
@@ -317,6 +325,7 @@ async fn dispatch(
                     kind,
                     resource,
                     query,
+                    verb,
                     accept: JSON_ACCEPT,
                     headers: request.headers().clone(),
                     body: bytes::Bytes::new(),
@@ -359,6 +368,7 @@ async fn dispatch(
         kind: kind.clone(),
         resource,
         query,
+        verb,
         accept,
         headers: parts.headers,
         body,

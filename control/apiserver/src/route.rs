@@ -25,6 +25,8 @@ pub struct Resource {
     pub name: String,
     /// "" for the object itself.
     pub subresource: String,
+    /// Below `/watch/`, the older way to ask for a watch.
+    pub watched: bool,
 }
 
 impl Resource {
@@ -72,6 +74,10 @@ pub fn parse(path: &str, registry: &Registry) -> Target {
         ["apis", group, version, rest @ ..] => (*group, *version, rest),
         _ => return other(),
     };
+    let (watched, rest) = match rest {
+        ["watch", rest @ ..] if !rest.is_empty() => (true, rest),
+        _ => (false, rest),
+    };
     if rest.is_empty() || rest.iter().any(|s| s.is_empty() || s.contains(['/', '%'])) {
         return other();
     }
@@ -94,6 +100,7 @@ pub fn parse(path: &str, registry: &Registry) -> Target {
         (kind.namespaced && namespace.is_empty() && !name.is_empty())
             || (!kind.namespaced && !namespace.is_empty())
     });
+    let misplaced = misplaced || (watched && !subresource.is_empty());
     let kind = kind.filter(|_| !misplaced).cloned();
     Target::Resource(Resource {
         group: group.into(),
@@ -103,6 +110,7 @@ pub fn parse(path: &str, registry: &Registry) -> Target {
         namespace: namespace.into(),
         name: name.into(),
         subresource: subresource.into(),
+        watched,
     })
 }
 
@@ -145,10 +153,11 @@ impl Query {
             .map(|(_, v)| v.as_str())
     }
 
-    /// Go's `ParseBool`; what it doesn't know is true when it isn't empty, as conversion of query
-    /// parameters has it ("" after a key means true, "0" and "false" false).
+    /// As Go's conversion of query parameters has it: "0" and "false" are false, all else is true,
+    /// also a key alone.
     pub fn flag(&self, key: &str) -> bool {
-        self.has(key) && !matches!(self.get(key), "0" | "false" | "False" | "FALSE" | "f" | "F")
+        let value = self.get(key);
+        self.has(key) && value != "0" && !value.eq_ignore_ascii_case("false")
     }
 }
 
@@ -169,6 +178,9 @@ pub fn path_verb(method: &http::Method) -> &'static str {
 /// The verb of authorization for an HTTP method; `None` for methods that no resource has.
 pub fn verb(method: &http::Method, resource: &Resource, query: &Query) -> Option<&'static str> {
     let collection = resource.name.is_empty();
+    if resource.watched {
+        return matches!(method.as_str(), "GET" | "HEAD").then_some("watch");
+    }
     Some(match method.as_str() {
         "GET" | "HEAD" if collection && query.flag("watch") => "watch",
         "GET" | "HEAD" if collection => "list",
@@ -226,6 +238,25 @@ mod tests {
             resource("/apis/batch/v1/namespaces/a/gadgets"),
             row("gadgets", "batch", "a", "", false)
         );
+        for (path, name, known) in [
+            ("/api/v1/watch/pods", "", true),
+            ("/api/v1/watch/namespaces/a/pods", "", true),
+            ("/apis/apps/v1/watch/namespaces/a/deployments/b", "b", true),
+            ("/api/v1/watch/namespaces/a", "a", true),
+            ("/api/v1/watch/namespaces/a/pods/b/status", "b", false),
+        ] {
+            let Target::Resource(target) = parse(path, &Registry::built_in()) else {
+                panic!("{path} is no resource");
+            };
+            assert_eq!(
+                (&*target.name, target.kind.is_some()),
+                (name, known),
+                "{path}"
+            );
+            let asked = |method| verb(&method, &target, &Query::default());
+            assert_eq!(asked(http::Method::GET), Some("watch"), "{path}");
+            assert_eq!(asked(http::Method::DELETE), None, "{path}");
+        }
         assert!(!resource("/api/v1/pods/b").4, "a pod without a namespace");
         assert!(!resource("/api/v1/namespaces/a/nodes/b").4);
         assert_eq!(
@@ -269,5 +300,43 @@ mod tests {
         assert_eq!(query.all("command").collect::<Vec<_>>(), ["x", "y"]);
         assert!(!query.has("x"));
         assert!(!Query::parse("watch=false").flag("watch"));
+    }
+
+    #[test]
+    fn whatever_comes() {
+        const WORDS: &[&str] = &[
+            "/api/v1",
+            "/apis/apps/v1",
+            "/watch",
+            "/namespaces",
+            "/pods",
+            "/a",
+            "/status",
+            "//",
+            "/%",
+            "/%2f",
+            "/%00",
+            "/..",
+            "?",
+            "é",
+        ];
+        let registry = Registry::built_in();
+        rhumb_fuzz::run("paths", 3000, |dice| {
+            let text = rhumb_fuzz::soup(WORDS, dice);
+            let bytes = rhumb_fuzz::bytes(text.as_bytes(), WORDS, dice);
+            let path = String::from_utf8_lossy(&bytes);
+            let query = Query::parse(&path);
+            if let Target::Resource(resource) = parse(&path, &registry) {
+                // What names a stored object has no part of another's key in it.
+                assert!(!resource.name.contains('/') && !resource.namespace.contains('/'));
+                verb(&http::Method::GET, &resource, &query);
+            }
+        });
+        rhumb_fuzz::run("queries", 3000, |dice| {
+            const WORDS: &[&str] = &["watch", "=", "&", "true", "0", "%", "%3d", "+", "limit"];
+            let text = rhumb_fuzz::soup(WORDS, dice);
+            let query = Query::parse(&text);
+            let _ = (query.flag("watch"), query.all("limit").count());
+        });
     }
 }

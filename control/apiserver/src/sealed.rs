@@ -411,4 +411,25 @@ mod tests {
             assert!(error.contains(says), "{error}");
         }
     }
+
+    #[test]
+    fn no_changed_value_opens() {
+        let file = format!("{}\n", STANDARD.encode([7; KEY]));
+        let keys = Keys::parse(Path::new("f"), &file).unwrap();
+        let sealed = keys.seal(b"secrets/a/b", b"value").unwrap();
+        rhumb_fuzz::run("sealed", 3000, |dice| {
+            let changed = Bytes::from(rhumb_fuzz::bytes(&sealed, &[], dice));
+            // Without the magic it is a value from before there was encryption.
+            let plain = !changed.starts_with(MAGIC);
+            let same = changed == sealed;
+            let opened = keys.unseal(b"secrets/a/b", changed.clone());
+            match opened {
+                Ok(value) if plain => assert_eq!(value, changed),
+                Ok(_) => assert!(same),
+                Err(_) => assert!(!same),
+            }
+            let text = rhumb_fuzz::bytes(file.as_bytes(), &["#", "\n"], dice);
+            let _ = Keys::parse(Path::new("f"), &String::from_utf8_lossy(&text));
+        });
+    }
 }

@@ -64,9 +64,7 @@ impl Cluster {
         let applied = self
             .writer(manager, "")
             .apply(self.live.as_ref(), &config, force)?;
-        let decoded =
-            crate::codec::decode_patched(self.kind, applied.object, b"", Default::default());
-        let mut object = decoded?.object;
+        let mut object = crate::codec::decode_applied(self.kind, applied.object)?;
         crate::default_object(self.kind, &mut object);
         set_managed(&mut object, applied.managed);
         self.live = Some(object);
@@ -706,9 +704,8 @@ proptest! {
         cluster.apply("me", part);
         cluster.apply("me", json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}}));
         let bare = |object: &Value| {
-            let decoded = crate::codec::decode_patched(
-                cluster.kind, object.clone(), b"", Default::default()).unwrap();
-            let mut object = decoded.object;
+            let mut object =
+                crate::codec::decode_applied(cluster.kind, object.clone()).unwrap();
             set_managed(&mut object, None);
             // Validation refuses a pod without containers.
             if json::list(&object, "spec.containers").is_empty() {

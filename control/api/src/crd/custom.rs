@@ -10,13 +10,13 @@ use super::json_path::JsonPath;
 use super::structural::Schema;
 use super::{names, openapi, prune, rules, validate};
 use crate::apply;
-use crate::codec::{self, Decoded, FieldValidation, Parsed};
+use crate::codec;
 use crate::json::{self, at, flag, list, text};
 use crate::registry::{
     ALL, Behaviour, Kind, NameRule, SCALE, STATUS, Selectable, StatusRule, Subresource,
 };
 use crate::schema::Types;
-use crate::status::{ApiError, Errors, Result};
+use crate::status::Errors;
 use crate::table::Now;
 use crate::time;
 
@@ -291,42 +291,21 @@ impl Custom {
     }
 
     /// A parsed body as an object: metadata by its type, all else pruned by the schema.
-    pub fn decode(
-        &self,
-        kind: &Kind,
-        parsed: Parsed,
-        validation: FieldValidation,
-    ) -> Result<Decoded> {
-        let refuse = |why: &str| {
-            ApiError::bad_request(format!(
-                "{0} in version {1:?} cannot be handled as a {0}: {why}",
-                kind.kind, kind.version
-            ))
-        };
-        let mut object = parsed.value;
+    /// Reads a value as an object of this version: its own metadata and that of embedded objects by
+    /// type, and pruned.
+    pub(crate) fn read(&self, mut object: Value) -> codec::Read {
         if !object.is_object() {
-            return Err(refuse("the body is not a JSON object"));
+            return Err("the body is not a JSON object".into());
         }
         for field in ["apiVersion", "kind"] {
             if object.get(field).is_some_and(|v| !v.is_string()) {
-                return Err(refuse(&format!("{field} is not a string")));
+                return Err(format!("{field} is not a string"));
             }
         }
         let mut unknown = Vec::new();
-        coerce(&mut object, self.schema(), true, "", &mut unknown).map_err(|why| refuse(&why))?;
+        coerce(&mut object, self.schema(), true, "", &mut unknown)?;
         prune::prune(&mut object, self.schema(), &mut unknown);
-        let warnings = codec::findings(&parsed.duplicates, &unknown);
-        match validation {
-            FieldValidation::Strict if !warnings.is_empty() => Err(refuse(&format!(
-                "strict decoding error: {}",
-                warnings.join(", ")
-            ))),
-            FieldValidation::Ignore => Ok(Decoded {
-                object,
-                warnings: Vec::new(),
-            }),
-            _ => Ok(Decoded { object, warnings }),
-        }
+        Ok((object, unknown))
     }
 
     pub fn default(&self, object: &mut Value) {
@@ -420,7 +399,7 @@ fn coerce(
     root: bool,
     path: &str,
     unknown: &mut Vec<String>,
-) -> std::result::Result<(), String> {
+) -> Result<(), String> {
     match value {
         Value::Object(fields) => {
             if (root || schema.embedded)

@@ -15,7 +15,7 @@ pub mod prune;
 pub mod rules;
 pub mod structural;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod validate;
 
 pub use custom::{Custom, kinds};

@@ -300,4 +300,29 @@ mod tests {
             Err(TokenError::Curve)
         ));
     }
+
+    #[test]
+    fn no_changed_token_passes() {
+        let tokens = tokens();
+        let good = tokens.sign(&claims(-1, 600, ISSUER)).unwrap();
+        let parts: Vec<&str> = good.split('.').collect();
+        rhumb_fuzz::run("tokens", 1000, |dice| {
+            let changed = match dice.one_in(2) {
+                true => rhumb_fuzz::bytes(good.as_bytes(), &[".", "eyJ"], dice),
+                false => {
+                    let claims = serde_json::to_value(claims(-1, 600, ISSUER)).unwrap();
+                    let claims = rhumb_fuzz::value(&claims, dice).to_string();
+                    let claims = URL_SAFE_NO_PAD.encode(claims);
+                    format!("{}.{claims}.{}", parts[0], parts[2]).into_bytes()
+                }
+            };
+            let changed = String::from_utf8_lossy(&changed);
+            // A mutation may leave it as it was.
+            let same = changed.split('.').nth(1) == Some(parts[1]);
+            assert!(
+                tokens.verify(&changed, &[ISSUER]).is_err() || same,
+                "{changed}"
+            );
+        });
+    }
 }

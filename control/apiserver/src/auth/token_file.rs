@@ -166,4 +166,14 @@ mod tests {
             assert!(error.contains(why), "{error}");
         }
     }
+
+    #[test]
+    fn whatever_is_in_the_file() {
+        const GOOD: &str = "token,user,uid,\"group1,group2\"\nother,\"a \"\"b\"\"\",2\n";
+        assert!(TokenFile::parse(GOOD, Path::new("f")).is_ok());
+        rhumb_fuzz::run("token_file", 3000, |dice| {
+            let text = rhumb_fuzz::bytes(GOOD.as_bytes(), &["\"", ",", "\n", "\"\""], dice);
+            let _ = TokenFile::parse(&String::from_utf8_lossy(&text), Path::new("f"));
+        });
+    }
 }

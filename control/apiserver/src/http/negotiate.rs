@@ -86,6 +86,23 @@ fn one(entry: &str, target: Target) -> Option<Accept> {
     Some(Accept { form, yaml })
 }
 
+/// Whether a person reads the answer: `pretty` says so, or else what the client calls itself.
+pub fn pretty(query: Option<&str>, headers: &http::HeaderMap) -> bool {
+    let asked = crate::route::Query::parse(query.unwrap_or(""));
+    match asked.get("pretty") {
+        "" => headers
+            .get(http::header::USER_AGENT)
+            .and_then(|v| v.to_str().ok())
+            .is_some_and(|agent| {
+                ["curl", "Wget", "Mozilla/5.0"]
+                    .iter()
+                    .any(|person| agent.starts_with(person))
+            }),
+        // Go's `ParseBool`.
+        asked => matches!(asked, "1" | "t" | "T" | "true" | "TRUE" | "True"),
+    }
+}
+
 /// Whether the client takes gzip.
 pub fn gzip(headers: &http::HeaderMap) -> bool {
     headers
@@ -106,6 +123,20 @@ mod tests {
 
     fn form(header: &'static str, target: Target) -> Option<Accept> {
         accept(Some(&HeaderValue::from_static(header)), target).ok()
+    }
+
+    #[test]
+    fn pretty_for_people() {
+        let agent = |name: &'static str| {
+            let mut headers = http::HeaderMap::new();
+            headers.insert(http::header::USER_AGENT, HeaderValue::from_static(name));
+            headers
+        };
+        assert!(pretty(None, &agent("curl/8.0")));
+        assert!(!pretty(Some("pretty=false"), &agent("curl/8.0")));
+        assert!(!pretty(Some("pretty=x"), &agent("curl/8.0")));
+        assert!(!pretty(Some("limit=1"), &agent("kubectl/v1.36.0")));
+        assert!(pretty(Some("pretty=true"), &agent("kubectl/v1.36.0")));
     }
 
     #[test]
@@ -151,5 +182,35 @@ mod tests {
             .map(|a| a.form),
             Some(Form::Discovery(Aggregated::V2))
         );
+    }
+
+    #[test]
+    fn whatever_is_accepted() {
+        const WORDS: &[&str] = &[
+            "application/json",
+            "application/yaml",
+            "*/*",
+            ";",
+            "as=Table",
+            "g=meta.k8s.io",
+            "v=v1",
+            ",",
+            "=",
+            "q=0",
+            "gzip",
+            "\u{7f}",
+        ];
+        rhumb_fuzz::run("accept", 3000, |dice| {
+            let text = rhumb_fuzz::soup(WORDS, dice);
+            let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) else {
+                return;
+            };
+            if let Err(error) = accept(Some(&value), Target::Objects) {
+                assert_eq!(error.code, 406);
+            }
+            let mut headers = http::HeaderMap::new();
+            headers.insert(http::header::ACCEPT_ENCODING, value);
+            gzip(&headers);
+        });
     }
 }

@@ -22,6 +22,8 @@ pub type Body = UnsyncBoxBody<Bytes, Broken>;
 pub struct Broken;
 
 const WARNING: HeaderName = HeaderName::from_static("warning");
+const JSON: &str = "application/json";
+const INDENT_TO: usize = 4 << 20;
 /// As kube-apiserver: smaller answers are not worth it.
 const GZIP_FROM: usize = 128 << 10;
 
@@ -62,7 +64,7 @@ pub fn json_bytes(code: StatusCode, accept: Accept, json: Bytes) -> Response<Bod
             Err(_) => (json, "application/yaml"),
         }
     } else {
-        (json, "application/json")
+        (json, JSON)
     };
     let mut response = Response::new(full(bytes));
     *response.status_mut() = code;
@@ -105,6 +107,25 @@ pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
             response.headers_mut().append(WARNING, value);
         }
     }
+}
+
+/// Breaks a whole answer of JSON into lines, for people. What is larger than people read stays.
+pub async fn indent(response: Response<Body>) -> Response<Body> {
+    use hyper::body::Body as _;
+    let json = response.headers().get(CONTENT_TYPE) == Some(&HeaderValue::from_static(JSON));
+    let size = response.body().size_hint().exact();
+    if !json || size.is_none_or(|size| size as usize > INDENT_TO) {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let bytes = match body.collect().await {
+        Ok(collected) => collected.to_bytes(),
+        // What has a size is there as a whole.
+        Err(Broken) => return error(&ApiError::internal(Broken)),
+    };
+    let indented =
+        serde_json::from_slice::<Value>(&bytes).and_then(|value| serde_json::to_vec_pretty(&value));
+    Response::from_parts(parts, full(indented.map_or(bytes, Bytes::from)))
 }
 
 /// Compresses a whole answer if the client takes it and it is worth it.

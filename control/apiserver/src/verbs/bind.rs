@@ -1,7 +1,7 @@
 //! `pods/binding`: how the scheduler puts a pod on a node.
 
 use http::{Response, StatusCode};
-use rhumb_api::codec::{self, FieldValidation};
+use rhumb_api::codec;
 use rhumb_api::status::{ApiError, Result};
 use rhumb_api::strategy;
 use rhumb_store::{Condition, Outcome, Write};
@@ -22,7 +22,7 @@ const OWN: Own = Own {
 };
 
 pub async fn create(request: &Request) -> Result<Response<Body>> {
-    let validation = FieldValidation::parse(request.query.get("fieldValidation"))?;
+    let validation = request.field_validation()?;
     let dry_run = request.dry_run()?;
     let parsed = codec::parse(request.content_type(), &request.body)?;
     let mut binding = codec::decode_named(BINDING, parsed, validation)?.object;

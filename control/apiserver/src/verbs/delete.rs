@@ -3,6 +3,7 @@
 use http::{Response, StatusCode};
 use rhumb_api::codec::{self, FieldValidation};
 use rhumb_api::json::text;
+use rhumb_api::options;
 use rhumb_api::status::{self, ApiError, Result};
 use rhumb_api::strategy::{self, DeleteOptions, DeleteOutcome, Propagation};
 use rhumb_store::{Change, Condition, Outcome, Write};
@@ -17,30 +18,32 @@ use crate::http::reply::{self, Body};
 const OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
 /// From the body, and from the query, which counts more.
-fn options(request: &Request) -> Result<DeleteOptions> {
+fn delete_options(request: &Request) -> Result<DeleteOptions> {
     let mut options = if request.body.is_empty() {
         DeleteOptions::default()
     } else {
         let parsed = codec::parse(request.content_type(), &request.body)?;
         // By its type first: a dry run or a precondition in a wrong form must not be left aside.
         let decoded = codec::decode_named(OPTIONS, parsed, FieldValidation::Ignore)?;
+        // An object of another kind is a mistake, and a deletion can't be taken back. Every group has
+        // the options.
+        let kind = text(&decoded.object, "kind");
+        if !matches!(kind, "" | "DeleteOptions") {
+            return Err(ApiError::bad_request(format!(
+                "the body is a {kind}: it cannot be converted to DeleteOptions"
+            )));
+        }
         DeleteOptions::from_value(&decoded.object)?
     };
     let query = &request.query;
-    if query.has("gracePeriodSeconds") {
-        let given = query.get("gracePeriodSeconds");
-        options.grace_period_seconds = Some(given.parse().map_err(|_| {
-            ApiError::bad_request(format!("gracePeriodSeconds: Invalid value: {given:?}"))
-        })?);
+    if let Some(seconds) = options::number(query.get("gracePeriodSeconds"))? {
+        options.grace_period_seconds = Some(seconds);
     }
-    if query.has("propagationPolicy") {
-        options.propagation = Some(Propagation::parse(query.get("propagationPolicy"))?);
-    } else if query.has("orphanDependents") {
-        options.propagation = Some(match query.flag("orphanDependents") {
-            true => Propagation::Orphan,
-            false => Propagation::Background,
-        });
-    }
+    let orphan = query
+        .has("orphanDependents")
+        .then(|| query.flag("orphanDependents"));
+    let asked = Propagation::of(query.get("propagationPolicy"), orphan)?;
+    options.propagation = asked.or(options.propagation);
     options.dry_run |= request.dry_run()?;
     Ok(options)
 }
@@ -52,7 +55,7 @@ pub(super) enum Deleted {
 }
 
 pub async fn delete(request: &Request) -> Result<Response<Body>> {
-    let options = options(request)?;
+    let options = delete_options(request)?;
     let name = request.resource.name.as_str();
     let namespace = request.resource.namespace.as_str();
     match delete_one(request, namespace, name, &options).await? {
@@ -128,7 +131,7 @@ pub(super) async fn delete_one(
 }
 
 pub async fn delete_collection(request: &Request) -> Result<Response<Body>> {
-    let options = options(request)?;
+    let options = delete_options(request)?;
     let page = page(request).await?;
     for object in &page.objects {
         match delete_one(request, &object.namespace, &object.name, &options).await {

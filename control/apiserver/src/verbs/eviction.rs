@@ -2,7 +2,7 @@
 //! Source: Kubernetes `pkg/registry/core/pod/storage/eviction.go`.
 
 use http::{Response, StatusCode};
-use rhumb_api::codec::{self, FieldValidation};
+use rhumb_api::codec;
 use rhumb_api::json::{at, int, list, text};
 use rhumb_api::registry::{self, Kind};
 use rhumb_api::selector::LabelSelector;
@@ -29,7 +29,7 @@ const OWN: Own = Own {
 };
 
 pub async fn create(request: &Request) -> Result<Response<Body>> {
-    let validation = FieldValidation::parse(request.query.get("fieldValidation"))?;
+    let validation = request.field_validation()?;
     let parsed = codec::parse(request.content_type(), &request.body)?;
     let mut eviction = codec::decode_named(EVICTION, parsed, validation)?.object;
     let name = request.resource.name.as_str();

@@ -13,7 +13,7 @@ use rhumb_api::status::{ApiError, Result};
 use rhumb_api::strategy;
 use serde_json::Value;
 
-use super::write::{Part, create_object, modify, validation};
+use super::write::{Part, create_object, modify};
 use super::{ATTEMPTS, Request};
 use crate::handler;
 use crate::http::reply::{self, Body};
@@ -156,7 +156,7 @@ fn served<'a>(kind: &Kind, object: &'a Value) -> Cow<'a, Value> {
 
 /// `application/apply-patch+yaml`. An object that isn't there is created.
 pub async fn apply(request: &Request, part: Part) -> Result<Response<Body>> {
-    let validation = validation(request)?;
+    let validation = request.field_validation()?;
     let dry_run = request.dry_run()?;
     let manager = manager(request, "PatchOptions", true)?;
     let (config, mut warnings) = apply::parse(&request.body)?;
@@ -224,9 +224,7 @@ async fn apply_config(
 /// A merged object as an update would send it, with its managedFields.
 fn finish(request: &Request, applied: Applied) -> Result<Value> {
     let kind = &request.kind;
-    let ignore = FieldValidation::Ignore;
-    let decoded = codec::decode_patched(kind, applied.object, &request.body, ignore)?;
-    let mut object = decoded.object;
+    let mut object = codec::decode_applied(kind, applied.object)?;
     let name = Some(request.resource.name.as_str());
     strategy::conform(kind, &mut object, request.namespace(), name)?;
     rhumb_api::default_object(kind, &mut object);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Response, StatusCode};
+use rhumb_api::options::{ListOptions, number};
 use rhumb_api::selector::{FieldSelector, LabelSelector};
 use rhumb_api::status::{ApiError, Result};
 use rhumb_store::{ListRequest, Revision, StoreError};
@@ -24,11 +25,21 @@ pub struct Selection {
 
 impl Selection {
     pub fn parse(request: &Request) -> Result<Selection> {
-        Ok(Selection {
+        let selection = Selection {
             labels: LabelSelector::parse(request.query.get("labelSelector"))?,
             fields: FieldSelector::parse(&request.kind, request.query.get("fieldSelector"))?,
             name: request.resource.name.clone(),
-        })
+        };
+        let required = selection.fields.required("metadata.name");
+        if !selection.name.is_empty()
+            && !selection.fields.is_everything()
+            && required != Some(&selection.name)
+        {
+            return Err(ApiError::bad_request(
+                "fieldSelector metadata.name doesn't match requested name",
+            ));
+        }
+        Ok(selection)
     }
 
     pub fn is_everything(&self) -> bool {
@@ -116,17 +127,18 @@ pub async fn list(request: &Request) -> Result<Response<Body>> {
 pub async fn page(request: &Request) -> Result<Page> {
     let query = &request.query;
     let selection = Selection::parse(request)?;
-    let limit = match query.get("limit") {
-        "" => 0,
-        text => text.parse::<i64>().map_err(|_| {
-            ApiError::bad_request(format!("limit: Invalid value: {text:?}: it is no number"))
-        })?,
-    };
+    let limit = number(query.get("limit"))?.unwrap_or(0);
     let limit = usize::try_from(limit).unwrap_or(0);
+    number(query.get("timeoutSeconds"))?;
+    list_options(request, false).check()?;
     let asked = parse_version(query.get("resourceVersion"))?;
     let matching = query.get("resourceVersionMatch");
     let token = query.get("continue");
-    check_match(asked, matching, token)?;
+    if !token.is_empty() && asked.is_some_and(|at| at != 0) {
+        return Err(ApiError::bad_request(
+            "specifying resource version is not allowed when using continue",
+        ));
+    }
     if !token.is_empty() {
         let token = Continue::decode(token)?;
         return match at_revision(
@@ -170,41 +182,18 @@ pub async fn page(request: &Request) -> Result<Page> {
     Ok(cut(objects, &selection, limit, revision))
 }
 
-fn check_match(asked: Option<u64>, matching: &str, token: &str) -> Result<()> {
-    let forbidden = |why: &str| {
-        Err(ApiError::bad_request(format!(
-            "resourceVersionMatch: Forbidden: {why}"
-        )))
-    };
-    match matching {
-        "" => {}
-        "Exact" | "NotOlderThan" => {
-            if !token.is_empty() {
-                return forbidden("resourceVersionMatch is forbidden with continue");
-            }
-            if asked.is_none() {
-                return forbidden(
-                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                );
-            }
-            if matching == "Exact" && asked == Some(0) {
-                return forbidden(
-                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-                );
-            }
-        }
-        other => {
-            return Err(ApiError::bad_request(format!(
-                "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""
-            )));
-        }
+/// What the query says about where a list, or a watch, begins.
+pub fn list_options(request: &Request, watch: bool) -> ListOptions<'_> {
+    let query = &request.query;
+    ListOptions {
+        watch,
+        resource_version: query.get("resourceVersion"),
+        resource_version_match: query.get("resourceVersionMatch"),
+        continue_token: query.get("continue"),
+        send_initial_events: query
+            .has("sendInitialEvents")
+            .then(|| query.flag("sendInitialEvents")),
     }
-    if !token.is_empty() && asked.is_some_and(|at| at != 0) {
-        return Err(ApiError::bad_request(
-            "specifying resource version is not allowed when using continue",
-        ));
-    }
-    Ok(())
 }
 
 /// The first `limit` objects, and how to go on.
@@ -310,19 +299,24 @@ mod tests {
     }
 
     #[test]
-    fn version_match_rules() {
-        assert!(check_match(None, "", "").is_ok());
-        assert!(check_match(Some(5), "Exact", "").is_ok());
-        assert!(check_match(Some(0), "NotOlderThan", "").is_ok());
-        assert!(check_match(Some(0), "", "x").is_ok());
-        for (asked, matching, token) in [
-            (None, "Exact", ""),
-            (Some(0), "Exact", ""),
-            (Some(1), "Nearly", ""),
-            (Some(1), "", "x"),
-            (None, "NotOlderThan", "x"),
-        ] {
-            assert!(check_match(asked, matching, token).is_err());
-        }
+    fn forged_tokens_are_refused() {
+        let token = Continue {
+            revision: 7,
+            after: "default/a".into(),
+        };
+        let good = token.encode();
+        rhumb_fuzz::run("continue", 3000, |dice| {
+            let forged = match dice.one_in(2) {
+                true => rhumb_fuzz::bytes(good.as_bytes(), &["eyJ", "=="], dice),
+                false => {
+                    let json = serde_json::json!({"rv": 7, "start": "default/a"});
+                    let json = rhumb_fuzz::value(&json, dice).to_string();
+                    URL_SAFE_NO_PAD.encode(json).into_bytes()
+                }
+            };
+            if let Err(error) = Continue::decode(&String::from_utf8_lossy(&forged)) {
+                assert_eq!(error.code, 400);
+            }
+        });
     }
 }

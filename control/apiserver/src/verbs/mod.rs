@@ -26,6 +26,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use parking_lot::Mutex;
+use rhumb_api::codec::FieldValidation;
 use rhumb_api::json;
 use rhumb_api::registry::Kind;
 use rhumb_api::status::{ApiError, Result};
@@ -53,6 +54,8 @@ pub struct Request {
     pub kind: Arc<Kind>,
     pub resource: Resource,
     pub query: Query,
+    /// The verb of authorization.
+    pub verb: &'static str,
     pub accept: Accept,
     pub headers: HeaderMap,
     pub body: Bytes,
@@ -120,7 +123,21 @@ impl Request {
     }
 
     pub fn dry_run(&self) -> Result<bool> {
-        rhumb_api::strategy::dry_run(self.query.all("dryRun"))
+        rhumb_api::options::dry_run(self.options(), self.query.all("dryRun"))
+    }
+
+    pub fn field_validation(&self) -> Result<FieldValidation> {
+        FieldValidation::parse(self.options(), self.query.get("fieldValidation"))
+    }
+
+    /// The type of the options in the query.
+    fn options(&self) -> &'static str {
+        match self.verb {
+            "create" => "CreateOptions",
+            "update" => "UpdateOptions",
+            "patch" => "PatchOptions",
+            _ => "DeleteOptions",
+        }
     }
 
     pub fn content_type(&self) -> &str {

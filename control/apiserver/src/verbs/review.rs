@@ -37,7 +37,7 @@ pub fn create(api: &Api, asked: &Asked<'_>) -> Result<Response<Body>> {
         .get(CONTENT_TYPE)
         .and_then(|v| v.to_str().ok())
         .unwrap_or("");
-    let validation = FieldValidation::parse(asked.query.get("fieldValidation"))?;
+    let validation = FieldValidation::parse("CreateOptions", asked.query.get("fieldValidation"))?;
     let parsed = codec::parse(media_type, asked.body)?;
     let decoded = codec::decode_named(review.schema_name, parsed, validation)?;
     let mut object = decoded.object;

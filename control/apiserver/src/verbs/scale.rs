@@ -53,7 +53,7 @@ pub async fn get(request: &Request) -> Result<Response<Body>> {
 }
 
 pub async fn update(request: &Request) -> Result<Response<Body>> {
-    let validation = FieldValidation::parse(request.query.get("fieldValidation"))?;
+    let validation = request.field_validation()?;
     let parsed = codec::parse(request.content_type(), &request.body)?;
     let decoded = codec::decode_named(SCALE, parsed, validation)?;
     let dry_run = request.dry_run()?;
@@ -78,7 +78,7 @@ pub async fn patch(request: &Request) -> Result<Response<Body>> {
         let live = of(&request.kind, old)?;
         let patched = match applies {
             true => manager.apply_scale(request, old, &live)?,
-            false => patch::apply_named(SCALE, patch_type, &live, &request.body)?,
+            false => patch::apply_named(SCALE, patch_type, &live, &request.body)?.object,
         };
         let parsed = codec::Parsed {
             value: patched,

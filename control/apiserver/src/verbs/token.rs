@@ -1,7 +1,7 @@
 //! `serviceaccounts/token`: TokenRequest.
 
 use http::{Response, StatusCode};
-use rhumb_api::codec::{self, FieldValidation};
+use rhumb_api::codec;
 use rhumb_api::json::{self, text};
 use rhumb_api::node_restriction;
 use rhumb_api::registry;
@@ -26,7 +26,7 @@ const MOST_SECONDS: i64 = 1 << 32;
 const DEFAULT_SECONDS: i64 = 3600;
 
 pub async fn create(request: &Request) -> Result<Response<Body>> {
-    let validation = FieldValidation::parse(request.query.get("fieldValidation"))?;
+    let validation = request.field_validation()?;
     let parsed = codec::parse(request.content_type(), &request.body)?;
     let mut asked = codec::decode_named(TOKEN_REQUEST, parsed, validation)?.object;
     dynamic::post(request, &OWN, &mut asked, request.dry_run()?).await?;

@@ -8,6 +8,7 @@ use futures::StreamExt as _;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 use rand::Rng as _;
+use rhumb_api::options::number;
 use rhumb_api::status::{ApiError, Result};
 use rhumb_store::Revision;
 use serde_json::json;
@@ -15,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::list::{Selection, reach};
+use super::list::{Selection, list_options, reach};
 use super::{Request, parse_version, render};
 use crate::cache::{Change, Collection};
 use crate::http::reply::{self, Body};
@@ -42,28 +43,13 @@ pub async fn watch(request: Request) -> Result<Response<Body>> {
     let selection = Selection::parse(&request)?;
     let asked = parse_version(query.get("resourceVersion"))?;
     let bookmarks = query.flag("allowWatchBookmarks");
-    let initial = match query.get("sendInitialEvents") {
-        "" if !query.has("sendInitialEvents") => None,
-        _ => Some(query.flag("sendInitialEvents")),
-    };
-    check_initial(initial, query.get("resourceVersionMatch"))?;
-    if !query.get("continue").is_empty() {
-        return Err(ApiError::bad_request(
-            "continue: Forbidden: continue is forbidden for watch",
-        ));
-    }
-    let seconds = match query.get("timeoutSeconds") {
-        "" => DEFAULT_SECONDS + rand::rng().random_range(0..DEFAULT_SECONDS),
-        text => match text.parse::<u64>() {
-            Ok(0) => DEFAULT_SECONDS,
-            // A longer one would only meet the limits of everything in between.
-            Ok(n) => n.min(24 * 3600),
-            Err(_) => {
-                return Err(ApiError::bad_request(format!(
-                    "timeoutSeconds: Invalid value: {text:?}: it is no number"
-                )));
-            }
-        },
+    let options = list_options(&request, true);
+    options.check()?;
+    let initial = options.send_initial_events;
+    let seconds = match number(query.get("timeoutSeconds"))? {
+        None | Some(0) => DEFAULT_SECONDS + rand::rng().random_range(0..DEFAULT_SECONDS),
+        // A longer one would only meet the limits of everything in between; one below zero is over.
+        Some(n) => u64::try_from(n).unwrap_or(0).min(24 * 3600),
     };
     let deadline = Instant::now() + Duration::from_secs(seconds);
     let start = match (initial, asked) {
@@ -133,22 +119,6 @@ pub async fn watch(request: Request) -> Result<Response<Body>> {
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     Ok(response)
-}
-
-fn check_initial(initial: Option<bool>, matching: &str) -> Result<()> {
-    match (initial, matching) {
-        (None, "") => Ok(()),
-        (None, _) => Err(ApiError::bad_request(
-            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        )),
-        (Some(_), "NotOlderThan") => Ok(()),
-        (Some(_), "") => Err(ApiError::bad_request(
-            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        )),
-        (Some(_), other) => Err(ApiError::bad_request(format!(
-            "resourceVersionMatch: Unsupported value: {other:?}: supported values: \"NotOlderThan\""
-        ))),
-    }
 }
 
 /// The client has gone.

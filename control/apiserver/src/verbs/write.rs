@@ -1,7 +1,7 @@
 //! create, update and patch, of objects and of their status.
 
 use http::{Response, StatusCode};
-use rhumb_api::codec::{self, Decoded, FieldValidation};
+use rhumb_api::codec::{self, Decoded};
 use rhumb_api::json::{self, text};
 use rhumb_api::patch::{self, PatchType};
 use rhumb_api::registry::Kind;
@@ -31,10 +31,6 @@ pub enum Part {
     Approval,
 }
 
-pub fn validation(request: &Request) -> Result<FieldValidation> {
-    FieldValidation::parse(request.query.get("fieldValidation"))
-}
-
 pub fn put(kind: &Kind, object: &Value) -> Change {
     Change::Put {
         value: object::to_stored(&kind.into_store(object)),
@@ -43,7 +39,7 @@ pub fn put(kind: &Kind, object: &Value) -> Change {
 }
 
 pub async fn create(request: &Request) -> Result<Response<Body>> {
-    let validation = validation(request)?;
+    let validation = request.field_validation()?;
     let dry_run = request.dry_run()?;
     let manager = fields::manager(request, "CreateOptions", false)?;
     let Decoded {
@@ -123,7 +119,7 @@ pub async fn create_object(request: &Request, object: Value, dry_run: bool) -> R
 }
 
 pub async fn update(request: &Request, part: Part) -> Result<Response<Body>> {
-    let validation = validation(request)?;
+    let validation = request.field_validation()?;
     let dry_run = request.dry_run()?;
     let manager = fields::manager(request, "UpdateOptions", false)?;
     let kind = &request.kind;
@@ -146,7 +142,7 @@ pub async fn update(request: &Request, part: Part) -> Result<Response<Body>> {
 }
 
 pub async fn patch(request: &Request, part: Part) -> Result<Response<Body>> {
-    let validation = validation(request)?;
+    let validation = request.field_validation()?;
     let dry_run = request.dry_run()?;
     let kind = &request.kind;
     let patch_type = PatchType::from_media_type(request.content_type())?;
@@ -159,7 +155,7 @@ pub async fn patch(request: &Request, part: Part) -> Result<Response<Body>> {
     let stored = modify(request, part, dry_run, |old| {
         let served = kind.served(old.clone());
         let patched = patch::apply(kind, patch_type, &served, &request.body)?;
-        let decoded = codec::decode_patched(kind, patched, &request.body, validation)?;
+        let decoded = patch::decode(kind, patch_type, patched, &request.body, validation)?;
         warnings = decoded.warnings;
         let mut object = decoded.object;
         strategy::conform(kind, &mut object, request.namespace(), Some(name))?;

@@ -89,6 +89,26 @@ async fn bodies() {
         .delete(&format!("{MAPS}/yaml"), Some(&json!([])))
         .await
         .refused(400, "BadRequest");
+    // What isn't options deletes nothing; options of any group do.
+    let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "yaml"}});
+    admin
+        .delete(&format!("{MAPS}/yaml"), Some(&map))
+        .await
+        .refused(400, "BadRequest");
+    let nameless = json!({"metadata": {}});
+    let nameless = admin.put(&format!("{MAPS}/yaml"), &nameless).await;
+    assert_eq!(
+        nameless.refused(400, "BadRequest"),
+        "the name of the object (yaml based on URL) was undeterminable: name must be provided"
+    );
+    let options = json!({"kind": "DeleteOptions", "apiVersion": "apps/v1"});
+    admin
+        .delete(&format!("{MAPS}/yaml"), Some(&options))
+        .await
+        .ok(200);
+    let deleted = json!({"metadata": {"name": "y", "deletionTimestamp": "2020-01-01T00:00:00Z"}});
+    let created = admin.post(MAPS, &deleted).await.ok(201);
+    assert!(created["metadata"].get("managedFields").is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,7 +96,7 @@ async fn propagation() {
     admin
         .delete(&format!("{MAPS}/b?propagationPolicy=Sideways"), None)
         .await
-        .refused(400, "BadRequest");
+        .refused(422, "Invalid");
 }
 
 #[tokio::test(flavor = "multi_thread")]

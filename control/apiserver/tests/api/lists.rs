@@ -110,9 +110,6 @@ async fn versions_of_lists() {
     for bad in [
         "resourceVersion=x",
         "resourceVersion=-1",
-        "resourceVersionMatch=Exact",
-        "resourceVersion=0&resourceVersionMatch=Exact",
-        "resourceVersion=1&resourceVersionMatch=About",
         "limit=x",
         "continue=x",
         "labelSelector=a%3D%3D%3Db",
@@ -272,4 +269,84 @@ async fn a_client_that_stalls_is_cut_off() {
     // What it gets then ends before the list does, and says so.
     use http_body_util::BodyExt as _;
     assert!(response.into_body().collect().await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn options_that_do_not_go_together() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let invalid = |why: &str| format!("ListOptions.meta.k8s.io \"\" is invalid: {why}");
+    for (query, why) in [
+        (
+            "resourceVersionMatch=Exact",
+            "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+        ),
+        (
+            "sendInitialEvents=true",
+            "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list",
+        ),
+        (
+            "watch=true&sendInitialEvents=true",
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        ),
+    ] {
+        let answer = admin.get(&format!("{MAPS}?{query}")).await;
+        assert_eq!(answer.refused(422, "Invalid"), invalid(why), "{query}");
+    }
+    for (query, message) in [
+        ("limit=x", "strconv.ParseInt: parsing \"x\": invalid syntax"),
+        (
+            "timeoutSeconds=x",
+            "strconv.ParseInt: parsing \"x\": invalid syntax",
+        ),
+        (
+            "watch=true&timeoutSeconds=99999999999999999999",
+            "strconv.ParseInt: parsing \"99999999999999999999\": value out of range",
+        ),
+        (
+            "labelSelector=a,",
+            "found '', expected: identifier after ','",
+        ),
+        (
+            "fieldSelector=data%3Da",
+            "\"data\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+        ),
+    ] {
+        let answer = admin.get(&format!("{MAPS}?{query}")).await;
+        assert_eq!(answer.refused(400, "BadRequest"), message, "{query}");
+    }
+    let object = json!({"metadata": {"name": "x"}});
+    let dry = admin.post(&format!("{MAPS}?dryRun=x"), &object).await;
+    assert_eq!(
+        dry.refused(422, "Invalid"),
+        "CreateOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: [\"x\"]: supported values: \"All\""
+    );
+    let strict = admin
+        .post(&format!("{MAPS}?fieldValidation=x"), &object)
+        .await;
+    strict.refused(422, "Invalid");
+    let policy = admin
+        .delete(&format!("{MAPS}/x?propagationPolicy=x"), None)
+        .await;
+    assert_eq!(
+        policy.refused(422, "Invalid"),
+        "DeleteOptions.meta.k8s.io \"\" is invalid: propagationPolicy: Unsupported value: \"x\": supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_say_their_audit_id_and_people_get_lines() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let given = [("audit-id", "my-id"), ("user-agent", "curl/8.0")];
+    let answer = admin.call("GET", MAPS, &given, "").await;
+    assert_eq!(answer.headers["audit-id"], "my-id");
+    assert!(answer.body.starts_with(b"{\n  \"kind\": \"ConfigMapList\""));
+    let missing = admin.get(&format!("{MAPS}/nothing?pretty=true")).await;
+    assert_eq!(missing.headers["audit-id"].len(), 36);
+    assert!(missing.body.starts_with(b"{\n"));
+    let plain = admin
+        .call("GET", &format!("{MAPS}?pretty=false"), &given, "")
+        .await;
+    assert!(plain.body.starts_with(b"{\"kind\""));
 }

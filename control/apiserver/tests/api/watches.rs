@@ -100,17 +100,21 @@ async fn streaming_lists_and_bookmarks() {
     assert!(number(version(&last["object"])) >= number(version(&secret)));
     assert_eq!(watch.next().await, None);
 
-    for bad in [
-        "watch=1&sendInitialEvents=true",
-        "watch=1&resourceVersionMatch=NotOlderThan",
-        "watch=1&sendInitialEvents=true&resourceVersionMatch=Exact",
-        "watch=1&timeoutSeconds=x",
-        "watch=1&resourceVersion=x",
+    for (bad, code, reason) in [
+        ("sendInitialEvents=true", 422, "Invalid"),
+        ("resourceVersionMatch=NotOlderThan", 422, "Invalid"),
+        (
+            "sendInitialEvents=true&resourceVersionMatch=Exact",
+            422,
+            "Invalid",
+        ),
+        ("timeoutSeconds=x", 400, "BadRequest"),
+        ("resourceVersion=x", 400, "BadRequest"),
     ] {
         admin
-            .get(&format!("{MAPS}?{bad}"))
+            .get(&format!("{MAPS}?watch=1&{bad}"))
             .await
-            .refused(400, "BadRequest");
+            .refused(code, reason);
     }
 }
 
@@ -179,4 +183,36 @@ async fn slow_watchers_hold_nobody_up() {
         admin.post(MAPS, &object).await.ok(201);
         assert_eq!(fast.next_name().await, format!("ADDED m{i}"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_older_paths_watch() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    put(&admin, "a", "x").await;
+    put(&admin, "b", "x").await;
+    const OLD: &str = "/api/v1/watch/namespaces/default/configmaps";
+    let mut all = admin.watch(&format!("{OLD}?labelSelector=l")).await;
+    assert_eq!(all.next_name().await, "ADDED a");
+    assert_eq!(all.next_name().await, "ADDED b");
+    let mut one = admin.watch(&format!("{OLD}/b")).await;
+    assert_eq!(one.next_name().await, "ADDED b");
+    put(&admin, "a", "y").await;
+    put(&admin, "b", "y").await;
+    assert_eq!(one.next_name().await, "MODIFIED b");
+    let other = admin
+        .get(&format!("{OLD}/b?fieldSelector=metadata.name%3Da"))
+        .await;
+    assert_eq!(
+        other.refused(400, "BadRequest"),
+        "fieldSelector metadata.name doesn't match requested name"
+    );
+    admin
+        .delete(OLD, None)
+        .await
+        .refused(405, "MethodNotAllowed");
+    admin
+        .get(&format!("{OLD}/b/status"))
+        .await
+        .refused(404, "NotFound");
 }

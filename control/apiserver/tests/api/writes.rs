@@ -200,7 +200,7 @@ async fn names_dry_runs_and_field_validation() {
     admin
         .post(&format!("{MAPS}?fieldValidation=Loud"), &unknown)
         .await
-        .refused(400, "BadRequest");
+        .refused(422, "Invalid");
 
     let bad = json!({"metadata": {"name": "NO"}});
     let status = admin.post(MAPS, &bad).await.ok(422);

@@ -244,4 +244,14 @@ mod tests {
         assert_eq!(failed["details"]["causes"][0]["message"], "3");
         assert_eq!(outcome(Err("x".into()))["code"], 500);
     }
+
+    #[test]
+    fn whatever_is_asked() {
+        const WORDS: &[&str] = &[
+            "command", "=", "&", "%", "%2", "%zz", "é", "stdin", "tty", "1", "+",
+        ];
+        rhumb_fuzz::run("streams", 5000, |dice| {
+            let _ = streams(&rhumb_fuzz::soup(WORDS, dice));
+        });
+    }
 }

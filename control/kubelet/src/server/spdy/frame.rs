@@ -242,4 +242,34 @@ mod tests {
             assert!(decoder.next().is_err(), "{wire:?}");
         }
     }
+
+    #[test]
+    fn whatever_arrives() {
+        let mut writer = Writer::new().unwrap();
+        let mut stream = Vec::new();
+        for id in [1, 3, 5] {
+            let headers = [("streamtype", "data"), ("port", "80"), ("requestid", "0")];
+            stream.extend(open(id, false, &headers, &mut writer).unwrap());
+            stream.extend(data(id, id == 5, b"hello"));
+        }
+        stream.extend(pong(7));
+        stream.extend(reset(1));
+        rhumb_fuzz::run("spdy", 3000, |dice| {
+            let stream = rhumb_fuzz::bytes(&stream, &["\u{0}\u{3}", "\u{1}"], dice);
+            let mut decoder = Decoder::default();
+            let mut frames = 0;
+            // In pieces, as it comes from a socket.
+            for piece in stream.chunks(1 + dice.index(64)) {
+                decoder.push(piece);
+                loop {
+                    match decoder.next() {
+                        Ok(Some(_)) => frames += 1,
+                        Ok(None) => break,
+                        Err(_) => return,
+                    }
+                }
+            }
+            assert!(frames <= stream.len() / 8 + 1);
+        });
+    }
 }

@@ -191,4 +191,25 @@ mod tests {
             .unwrap();
         assert!(Reader::default().read(&out).is_err());
     }
+
+    #[test]
+    fn blocks_do_not_blow_up() {
+        let mut writer = Writer::new().unwrap();
+        let block = writer.write(&[("a", "b"), ("c", "d")]).unwrap();
+        rhumb_fuzz::run("header_blocks", 3000, |dice| {
+            let block = rhumb_fuzz::bytes(&block, &[], dice);
+            let mut reader = Reader::default();
+            if let Ok(headers) = reader.read(&block) {
+                // Bytes that are no UTF-8 take three each.
+                let size: usize = headers.iter().map(|(n, v)| n.len() + v.len()).sum();
+                assert!(size <= 6 * LIMIT);
+            }
+        });
+        let mut writer = Writer::new().unwrap();
+        let bomb = writer.write(&[("a", &"x".repeat(10 << 20))]).unwrap();
+        assert!(bomb.len() < 100_000);
+        assert!(Reader::default().read(&bomb).is_err());
+        // A count that the block can't hold allocates nothing for it.
+        assert!(parse(&[0xff; 8]).is_err());
+    }
 }

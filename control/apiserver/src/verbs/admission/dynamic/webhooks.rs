@@ -247,7 +247,7 @@ impl Subject<'_> {
         let broken = |error: ApiError| Failed::Call(format!("its patch: {}", error.message));
         let shown = self.shown(form, object);
         let patched = patch::apply_named("", PatchType::Json, &shown, &patch).map_err(broken)?;
-        let mut taken = self.taken(form, patched).map_err(broken)?;
+        let mut taken = self.taken(form, patched.object).map_err(broken)?;
         if let Err(why) = Managed::decode(at(&taken, "metadata.managedFields")) {
             // Who owns what is not lost by it.
             let managed = at(object, "metadata.managedFields").cloned();
