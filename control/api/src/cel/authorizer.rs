@@ -4,9 +4,10 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use super::eval::{Budget, Evaluated};
+use super::eval::{Budget, Evaluated, failed};
 use super::types::Type;
 use super::value::Value;
+use crate::validation::metadata::{dns1123_label_faults, dns1123_subdomain_faults};
 
 /// What one question costs, as in Kubernetes.
 const COST: u64 = 350_000;
@@ -111,6 +112,19 @@ impl Question {
         let text = || texts.first().map(|t| t.to_string()).unwrap_or_default();
         let here = self.stage;
         Some(Ok(match (here, name, texts.as_slice()) {
+            (Stage::Authorizer, "path", [text]) if text.trim().is_empty() => {
+                return Some(failed("path must not be empty"));
+            }
+            (Stage::Group, "resource", [text]) if text.trim().is_empty() => {
+                return Some(failed("resource must not be empty"));
+            }
+            (Stage::Authorizer, "serviceAccount", [namespace, name])
+                if !are_names(namespace, name) =>
+            {
+                return Some(failed(format!(
+                    "invalid service account {namespace:?}/{name:?}: a DNS label and a DNS subdomain are needed"
+                )));
+            }
             (Stage::Authorizer, "path", [_]) => {
                 self.with(Stage::Path, |asked| asked.path = Some(text()))
             }
@@ -147,6 +161,10 @@ impl Question {
             _ => return None,
         }))
     }
+}
+
+fn are_names(namespace: &str, name: &str) -> bool {
+    dns1123_label_faults(namespace).is_empty() && dns1123_subdomain_faults(name).is_empty()
 }
 
 pub fn decision(decision: &Decision, name: &str) -> Option<Evaluated> {

@@ -7,8 +7,8 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValu
 
 use super::authorizer::REQUEST_RESOURCE;
 use super::functions::{self, Signature};
-use super::two_variables;
 use super::types::{Bindings, Type, filled, fits, join};
+use super::{lists, two_variables};
 
 type Result<T> = std::result::Result<T, String>;
 
@@ -37,6 +37,17 @@ fn no_overload(name: &str, target: Option<&Type>, args: &[Type]) -> String {
         None => format!("({})", args.join(", ")),
     };
     format!("found no matching overload for '{name}' applied to '{shown}'")
+}
+
+/// The type of the items of a literal so far and of the next: Kubernetes wants them all alike.
+fn alike(before: Type, next: Type) -> Result<Type> {
+    let fit = |from: &Type, to: &Type| fits(from, to, &mut Bindings::new());
+    match (fit(&next, &before), fit(&before, &next)) {
+        (true, true) => Ok(join(&before, &next)),
+        (true, false) => Ok(before),
+        (false, true) => Ok(next),
+        (false, false) => Err(format!("expected type '{before}' but found '{next}'")),
+    }
 }
 
 fn no_range(found: &Type) -> String {
@@ -74,7 +85,10 @@ impl Checker {
                     if list.optional_indices.contains(&i) {
                         found = self.unwrapped(found)?;
                     }
-                    item = Some(item.map_or(found.clone(), |item| join(&item, &found)));
+                    item = Some(match item {
+                        None => found,
+                        Some(item) => alike(item, found)?,
+                    });
                 }
                 Ok(Type::list(item.unwrap_or(Type::Open("T".into()))))
             }
@@ -91,7 +105,7 @@ impl Checker {
                     }
                     both = Some(match both {
                         None => (key, value),
-                        Some((k, v)) => (join(&k, &key), join(&v, &value)),
+                        Some((k, v)) => (alike(k, key)?, alike(v, value)?),
                     });
                 }
                 let (key, value) = both.unwrap_or((Type::Dyn, Type::Dyn));
@@ -157,6 +171,9 @@ impl Checker {
         }
         if let Some(found) = two_variables::of(call) {
             return self.two_variables(&found?);
+        }
+        if let Some(found) = lists::sort_by(call) {
+            return self.sort_by(&found?);
         }
         // `ip.isCanonical(x)`, `optional.of(x)`: a function with a dot in its name.
         let qualified = match call.target.as_deref().map(|t| &t.expr) {
@@ -245,6 +262,25 @@ impl Checker {
         let checked = self.two_bodies(found, &first);
         self.scopes.pop();
         checked
+    }
+
+    fn sort_by(&mut self, found: &lists::SortBy<'_>) -> Result<Type> {
+        let range = self.check(found.range)?;
+        let item = match &range {
+            Type::List(item) => (**item).clone(),
+            Type::Dyn => Type::Dyn,
+            _ => return Err(no_range(&range)),
+        };
+        self.scopes
+            .push(BTreeMap::from([(found.name.to_string(), item.clone())]));
+        let key = self.check(found.key);
+        self.scopes.pop();
+        let key = key?;
+        if !lists::sorts(&key) {
+            let keys = [Type::list(key)];
+            return Err(no_overload("@sortByAssociatedKeys", Some(&range), &keys));
+        }
+        Ok(Type::list(item))
     }
 
     fn two_bodies(&mut self, found: &two_variables::Macro<'_>, first: &Type) -> Result<Type> {

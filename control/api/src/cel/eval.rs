@@ -9,7 +9,7 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValu
 use super::authorizer::REQUEST_RESOURCE;
 use super::functions;
 use super::value::{Key, List, Value};
-use super::{arithmetic, library, two_variables};
+use super::{arithmetic, library, lists, two_variables};
 
 /// What evaluations together may still cost: some unit a step, and one for each ten bytes that a
 /// step looks at.
@@ -237,7 +237,11 @@ impl Machine<'_> {
             _ => match two_variables::of(call) {
                 Some(Ok(found)) => self.two_variables(&found),
                 Some(Err(why)) => failed(why),
-                None => self.function(call),
+                None => match lists::sort_by(call) {
+                    Some(Ok(found)) => self.sort_by(&found),
+                    Some(Err(why)) => failed(why),
+                    None => self.function(call),
+                },
             },
         }
     }
@@ -279,6 +283,21 @@ impl Machine<'_> {
             }
         }
         made.end()
+    }
+
+    fn sort_by(&mut self, found: &lists::SortBy<'_>) -> Evaluated {
+        let Value::List(list) = self.eval(found.range)? else {
+            return no_overload();
+        };
+        let depth = self.variables.len();
+        let mut keys = Vec::with_capacity(list.items.len());
+        for item in &list.items {
+            self.variables.push((found.name.to_string(), item.clone()));
+            let key = self.eval(found.key);
+            self.variables.truncate(depth);
+            keys.push(key?);
+        }
+        lists::sorted(&list.items, &keys, self.budget)
     }
 
     fn function(&mut self, call: &CallExpr) -> Evaluated {

@@ -157,6 +157,16 @@ list<A>.min(): A
 list<A>.max(): A
 list<A>.indexOf(A): int
 list<A>.lastIndexOf(A): int
+list<A>.slice(int, int): list<A>
+list<list<A>>.flatten(): list<A>
+list<dyn>.flatten(int): list<dyn>
+list<A>.distinct(): list<A>
+list<A>.reverse(): list<A>
+list<A>.first(): optional<A>
+list<A>.last(): optional<A>
+list<optional<A>>.unwrapOpt(): list<A>
+lists.range(int): list<int>
+optional.unwrap(list<optional<A>>): list<A>
 sets.contains(list<A>, list<A>): bool
 sets.equivalent(list<A>, list<A>): bool
 sets.intersects(list<A>, list<A>): bool
@@ -251,7 +261,7 @@ optional<A>.or(optional<A>): optional<A>
 ";
 
 /// Functions whose name has a dot.
-const SPACES: &[&str] = &["format", "ip", "optional", "sets", "strings"];
+const SPACES: &[&str] = &["format", "ip", "lists", "optional", "sets", "strings"];
 
 /// Types that have an order, each with itself.
 const ORDERED: &[&str] = &[
@@ -300,6 +310,8 @@ fn table() -> &'static Table {
                     .map(|(a, b)| format!("{sign}({a}, {b}): bool")),
             );
         }
+        let sorted = ORDERED.iter();
+        lines.extend(sorted.map(|t| format!("list<{t}>.sort(): list<{t}>")));
         for (name, signature) in lines.iter().filter_map(|line| parse(line)) {
             let key = (name, signature.target.is_some());
             table.entry(key).or_default().push(signature);
@@ -313,6 +325,22 @@ pub fn named(name: &str, on_target: bool) -> &'static [Signature] {
     table()
         .get(&(name.to_string(), on_target))
         .map_or(&[], Vec::as_slice)
+}
+
+/// Every function, those called on something with a dot in front; operators aside.
+#[cfg(test)]
+pub fn every_name() -> Vec<String> {
+    let plain = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '.');
+    let mut names: Vec<String> = table()
+        .keys()
+        .filter(|(name, _)| plain(name))
+        .map(|(name, on_target)| match on_target {
+            true => format!(".{name}"),
+            false => name.clone(),
+        })
+        .collect();
+    names.sort();
+    names
 }
 
 fn parse(line: &str) -> Option<(String, Signature)> {

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use super::eval::{Budget, EvalError, Evaluated, failed, no_overload};
 use super::semver::Semver;
 use super::value::{Key, Value};
-use super::{arithmetic, authorizer, named_format, semver, text};
+use super::{authorizer, lists, named_format, semver, text};
 use crate::crd::format;
 use crate::crd::structural::regex;
 use crate::quantity::Quantity;
@@ -22,7 +22,7 @@ pub fn call(name: &str, on_target: bool, values: &[Value], budget: &mut Budget) 
     let found = match (on_target, values) {
         (false, _) => global(name, values, budget),
         (true, [Value::String(text), args @ ..]) => string(name, text, args, budget),
-        (true, [Value::List(list), args @ ..]) => self::list(name, &list.items, args, budget),
+        (true, [Value::List(list), args @ ..]) => lists::call(name, &list.items, args, budget),
         (true, [Value::Timestamp(at), args @ ..]) => date(name, *at, args),
         (true, [Value::Duration(nanos), ..]) => span(name, *nanos),
         (true, [Value::Quantity(quantity), args @ ..]) => amount(name, *quantity, args),
@@ -70,18 +70,12 @@ fn global(name: &str, values: &[Value], budget: &mut Budget) -> Option<Evaluated
         ("matches", [Value::String(text), Value::String(pattern)]) => {
             matches(text, pattern, budget)
         }
-        ("sets.contains", [Value::List(a), Value::List(b)]) => {
-            Ok(Value::Bool(b.items.iter().all(|i| a.items.contains(i))))
-        }
-        ("sets.intersects", [Value::List(a), Value::List(b)]) => {
-            Ok(Value::Bool(b.items.iter().any(|i| a.items.contains(i))))
-        }
-        ("sets.equivalent", [Value::List(a), Value::List(b)]) => {
-            let within = |a: &[Value], b: &[Value]| a.iter().all(|i| b.contains(i));
-            Ok(Value::Bool(
-                within(&a.items, &b.items) && within(&b.items, &a.items),
-            ))
-        }
+        (
+            "sets.contains" | "sets.intersects" | "sets.equivalent",
+            [Value::List(a), Value::List(b)],
+        ) => lists::sets(name, &a.items, &b.items, budget),
+        ("lists.range", [Value::Int(n)]) => lists::range(*n, budget),
+        ("optional.unwrap", [Value::List(list)]) => lists::unwrapped(&list.items),
         ("quantity", [Value::String(text)]) => match Quantity::parse(text) {
             Ok(quantity) => Ok(Value::Quantity(quantity)),
             Err(error) => failed(error.to_string()),
@@ -122,7 +116,7 @@ fn global(name: &str, values: &[Value], budget: &mut Budget) -> Option<Evaluated
             match (name, semver::parse(text, normalize)) {
                 ("isSemver", found) => Ok(Value::Bool(found.is_some())),
                 (_, Some(version)) => Ok(Value::Semver(Arc::new(version))),
-                (_, None) => failed(format!("{text:?} is no semantic version")),
+                (_, None) => failed(semver::fault(text, normalize)),
             }
         }
         ("format.named", [Value::String(name)]) => Ok(named_format::named(name)
@@ -156,9 +150,16 @@ fn is_zero(value: &Value) -> bool {
     }
 }
 
+const TWO_63: f64 = 9_223_372_036_854_775_808.0;
+
 fn convert(to: &str, value: &Value) -> Evaluated {
-    let range = || failed("type conversion error: value out of range");
-    let whole = |n: f64| (n.is_finite() && n.abs() < 9.2e18).then_some(n as i64);
+    let range = || {
+        failed(match to {
+            "int" => "integer overflow",
+            "uint" => "unsigned integer overflow",
+            _ => "timestamp overflow",
+        })
+    };
     match (to, value) {
         ("int", Value::Int(_)) | ("uint", Value::Uint(_)) | ("double", Value::Double(_)) => {}
         ("string", Value::String(_)) | ("bytes", Value::Bytes(_)) | ("bool", Value::Bool(_)) => {}
@@ -166,13 +167,15 @@ fn convert(to: &str, value: &Value) -> Evaluated {
         ("int", Value::Uint(n)) => {
             return i64::try_from(*n).map_or_else(|_| range(), |n| Ok(Value::Int(n)));
         }
-        ("int", Value::Double(n)) => return whole(*n).map_or_else(range, |n| Ok(Value::Int(n))),
+        // The doubles next to 2⁶³ and 2⁶⁴ are those powers themselves.
+        ("int", Value::Double(n)) if n.abs() < TWO_63 => return Ok(Value::Int(*n as i64)),
+        ("uint", Value::Double(n)) if (0.0..2.0 * TWO_63).contains(n) => {
+            return Ok(Value::Uint(*n as u64));
+        }
+        ("int" | "uint", Value::Double(_)) => return range(),
         ("int", Value::Timestamp(t)) => return Ok(Value::Int(t.as_second())),
         ("uint", Value::Int(n)) => {
             return u64::try_from(*n).map_or_else(|_| range(), |n| Ok(Value::Uint(n)));
-        }
-        ("uint", Value::Double(n)) if *n >= 0.0 => {
-            return whole(*n).map_or_else(range, |n| Ok(Value::Uint(n.unsigned_abs())));
         }
         ("double", Value::Int(n)) => return Ok(Value::Double(*n as f64)),
         ("double", Value::Uint(n)) => return Ok(Value::Double(*n as f64)),
@@ -183,8 +186,8 @@ fn convert(to: &str, value: &Value) -> Evaluated {
                 "uint" => s.parse().ok().map(Value::Uint),
                 "double" => s.parse().ok().map(Value::Double),
                 "bool" => match &**s {
-                    "true" | "True" | "TRUE" | "t" | "1" => Some(Value::Bool(true)),
-                    "false" | "False" | "FALSE" | "f" | "0" => Some(Value::Bool(false)),
+                    "true" | "True" | "TRUE" | "t" | "T" | "1" => Some(Value::Bool(true)),
+                    "false" | "False" | "FALSE" | "f" | "F" | "0" => Some(Value::Bool(false)),
                     _ => None,
                 },
                 "timestamp" => time::parse(s).map(Value::Timestamp),
@@ -201,12 +204,12 @@ fn convert(to: &str, value: &Value) -> Evaluated {
             return match value {
                 Value::Int(n) => Ok(Value::text(n.to_string())),
                 Value::Uint(n) => Ok(Value::text(n.to_string())),
-                Value::Double(n) => Ok(Value::text(n.to_string())),
+                Value::Double(n) => Ok(Value::text(text::double(*n))),
                 Value::Bool(b) => Ok(Value::text(b.to_string())),
                 Value::Ip(ip) => Ok(Value::text(ip.to_string())),
                 Value::Cidr(cidr) => Ok(Value::text(cidr.to_string())),
                 Value::Timestamp(t) => Ok(Value::text(t.to_string())),
-                Value::Duration(n) => Ok(Value::text(format!("{}s", *n as f64 / 1e9))),
+                Value::Duration(n) => Ok(Value::text(text::duration(*n))),
                 Value::Bytes(b) => match std::str::from_utf8(b) {
                     Ok(text) => Ok(Value::text(text)),
                     Err(_) => failed("invalid UTF-8 in bytes, cannot convert to string"),
@@ -226,6 +229,14 @@ fn pattern(text: &str, budget: &mut Budget) -> Result<regex::Regex, EvalError> {
 
 fn matches(text: &str, expression: &str, budget: &mut Budget) -> Evaluated {
     Ok(Value::Bool(pattern(expression, budget)?.is_match(text)))
+}
+
+/// Where a search begins; `None` behind the end.
+fn search_from(text: &str, index: i64) -> Result<Option<usize>, EvalError> {
+    match byte_at(text, index) {
+        Err(error) if index < 0 => Err(error),
+        found => Ok(found.ok()),
+    }
 }
 
 /// The byte at which a code point begins; the end for one past the last.
@@ -255,13 +266,23 @@ fn string(name: &str, text: &Arc<str>, args: &[Value], budget: &mut Budget) -> O
             Value::text(found.map(String::from).unwrap_or_default())
         }),
         ("indexOf", [Value::String(other)]) => Ok(position(text, text.find(&**other))),
-        ("indexOf", [Value::String(other), Value::Int(from)]) => byte_at(text, *from)
-            .map(|from| position(text, text[from..].find(&**other).map(|at| at + from))),
+        ("indexOf", [Value::String(other), Value::Int(from)]) => {
+            search_from(text, *from).map(|from| {
+                let found = from.and_then(|from| Some(text[from..].find(&**other)? + from));
+                position(text, found)
+            })
+        }
         ("lastIndexOf", [Value::String(other)]) => Ok(position(text, text.rfind(&**other))),
         ("lastIndexOf", [Value::String(other), Value::Int(until)]) => {
-            byte_at(text, *until).map(|until| {
-                let starts = text.match_indices(&**other).map(|(at, _)| at);
-                position(text, starts.take_while(|at| *at <= until).last())
+            search_from(text, *until).map(|until| {
+                let starts = |until: usize| text[..until].rfind(&**other);
+                let found = until.and_then(|until| {
+                    // What begins there may end behind it.
+                    let end = until.saturating_add(other.len());
+                    let end = text.ceil_char_boundary(end.min(text.len()));
+                    starts(end)
+                });
+                position(text, found)
             })
         }
         ("substring", [Value::Int(from)]) => {
@@ -332,61 +353,6 @@ fn find_all(text: &str, expression: &str, most: i64, budget: &mut Budget) -> Eva
         .take(most)
         .map(|m| Value::text(m.as_str()));
     Ok(Value::list(found.collect()))
-}
-
-fn list(name: &str, items: &[Value], args: &[Value], budget: &mut Budget) -> Option<Evaluated> {
-    Some(match (name, args) {
-        ("size", []) => Ok(count(items.len())),
-        ("join", []) => join(items, "", budget),
-        ("join", [Value::String(by)]) => join(items, by, budget),
-        ("isSorted", []) => {
-            let mut pairs = items.windows(2);
-            let found = pairs.try_fold(true, |sorted, pair| {
-                let order = pair[0].compare(&pair[1])?;
-                Some(sorted && order != Ordering::Greater)
-            });
-            found.map_or_else(no_overload, |sorted| Ok(Value::Bool(sorted)))
-        }
-        ("sum", []) => match items.split_first() {
-            None => Ok(Value::Int(0)),
-            Some((first, rest)) => rest.iter().try_fold(first.clone(), |sum, item| {
-                arithmetic::add(sum, item.clone())
-            }),
-        },
-        ("min", []) => extreme(items, "min", Ordering::Less),
-        ("max", []) => extreme(items, "max", Ordering::Greater),
-        ("indexOf", [item]) => Ok(at(items.iter().position(|i| i == item))),
-        ("lastIndexOf", [item]) => Ok(at(items.iter().rposition(|i| i == item))),
-        _ => return None,
-    })
-}
-
-fn at(position: Option<usize>) -> Value {
-    position.map_or(Value::Int(-1), count)
-}
-
-fn extreme(items: &[Value], name: &str, wanted: Ordering) -> Evaluated {
-    let Some((first, rest)) = items.split_first() else {
-        return failed(format!("{name} called on empty list"));
-    };
-    rest.iter()
-        .try_fold(first.clone(), |best, item| match item.compare(&best) {
-            Some(order) if order == wanted => Ok(item.clone()),
-            Some(_) => Ok(best),
-            None => no_overload(),
-        })
-}
-
-fn join(items: &[Value], by: &str, budget: &mut Budget) -> Evaluated {
-    budget.spend((items.len() as u64).saturating_mul(1 + by.len() as u64 / 10))?;
-    let texts: Option<Vec<&str>> = items
-        .iter()
-        .map(|item| match item {
-            Value::String(text) => Some(&**text),
-            _ => None,
-        })
-        .collect();
-    texts.map_or_else(no_overload, |texts| Ok(Value::text(texts.join(by))))
 }
 
 fn date(name: &str, at: Timestamp, args: &[Value]) -> Option<Evaluated> {

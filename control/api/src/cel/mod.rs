@@ -12,6 +12,7 @@ mod declared;
 mod eval;
 mod functions;
 mod library;
+mod lists;
 mod named_format;
 mod semver;
 mod text;

@@ -32,19 +32,46 @@ fn is_word(text: &str) -> bool {
 /// in front.
 fn normalized(text: &str) -> String {
     let text = text.strip_prefix('v').unwrap_or(text);
-    let end = text.find(['-', '+']).unwrap_or(text.len());
-    let (core, rest) = text.split_at(end);
-    let mut parts: Vec<&str> = core
-        .split('.')
-        .map(|part| match part.trim_start_matches('0') {
-            "" if !part.is_empty() => "0",
-            trimmed => trimmed,
-        })
-        .collect();
+    let mut parts: Vec<String> = text.splitn(3, '.').map(without_zeros).collect();
     while parts.len() < 3 {
-        parts.push("0");
+        parts.push("0".into());
     }
-    format!("{}{rest}", parts.join("."))
+    parts.join(".")
+}
+
+fn without_zeros(part: &str) -> String {
+    let trimmed = part.trim_start_matches('0');
+    match part.len() > 1 && !trimmed.starts_with(|c: char| c.is_ascii_digit()) {
+        true => format!("0{trimmed}"),
+        false if part.len() > 1 => trimmed.to_string(),
+        false => part.to_string(),
+    }
+}
+
+/// Why a text is no version, as the library that Kubernetes uses says it.
+pub fn fault(text: &str, normalize: bool) -> String {
+    let text = match normalize {
+        true => normalized(text),
+        false => text.to_string(),
+    };
+    let parts: Vec<&str> = text.splitn(3, '.').collect();
+    let &[major, minor, rest] = parts.as_slice() else {
+        return match text.is_empty() {
+            true => "Version string empty".into(),
+            false => "No Major.Minor.Patch elements found".into(),
+        };
+    };
+    let patch = &rest[..rest.find(['-', '+']).unwrap_or(rest.len())];
+    for (name, part) in [("major", major), ("minor", minor), ("patch", patch)] {
+        if part.is_empty() || !part.bytes().all(|b| b.is_ascii_digit()) {
+            return format!("Invalid character(s) found in {name} number {part:?}");
+        }
+        if part.len() > 1 && part.starts_with('0') {
+            let name = name[..1].to_uppercase() + &name[1..];
+            return format!("{name} number must not contain leading zeroes {part:?}");
+        }
+    }
+    format!("Invalid character(s) found in prerelease or build metadata of {text:?}")
 }
 
 pub fn parse(text: &str, normalize: bool) -> Option<Semver> {
@@ -143,7 +170,14 @@ mod tests {
             assert!(parse(text, false).is_none(), "{text}");
         }
         assert_eq!(parse("v1.02", true), parse("1.2.0", false));
-        assert_eq!(parse("v1-rc.1", true), parse("1.0.0-rc.1", false));
+        assert!(parse("v1-rc.1", true).is_none());
+        assert_eq!(parse("1.02.03-rc.1", true), parse("1.2.3-rc.1", false));
+        assert_eq!(parse("00.0.000", true), parse("0.0.0", false));
+        assert_eq!(fault("1.0", false), "No Major.Minor.Patch elements found");
+        assert_eq!(
+            fault("1.x.0", false),
+            "Invalid character(s) found in minor number \"x\""
+        );
         assert!(parse("vv1", true).is_none());
     }
 }

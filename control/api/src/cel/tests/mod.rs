@@ -66,8 +66,17 @@ fn what_is_true() {
         "int('5') == 5 && string(5) == '5' && double('1.5') == 1.5 && bytes('a') == b'a' && uint(1) == 1u",
         "{'a': 1}.a == 1 && {'a': 1}['a'] == 1 && size({'a': 1}) == 1",
         "self.s != null",
-        "'%s is %d, %.2f, %x, %s'.format(['a', 7, 1.5, 255, [1, 'b']]) == 'a is 7, 1.50, ff, [1, b]' && '100%%'.format([]) == '100%'",
-        "'%b %o %X %e'.format([5, 8, 'hi', 1234.5]) == '101 10 6869 1.234500e+03'",
+        r#"'%s is %d, %.2f, %x, %s'.format([dyn('a'), 7, 1.5, 255, [dyn(1), 'b']]) == 'a is 7, 1.50, ff, [1, "b"]' && '100%%'.format([]) == '100%'"#,
+        "'%b %o %X'.format([dyn(5), 8, 'hi']) == '101 10 6869' && '%.6e|%f'.format([1052.032911275, 1234567.5]) == '1.052033\\u202f×\\u202f10⁰³|1,234,567.500000'",
+        "'%s'.format([{'b': dyn(2.5), 'a': null}]) == '{\"a\":null, \"b\":2.500000}' && '%s %s'.format([dyn(2e-09), duration('1h45m47s')]) == '2e-09 6347s'",
+        "string(1.0) == '1' && string(1234567.0) == '1.234567e+06' && string(123456.0) == '123456' && string(0.5) == '0.5' && string(double('-Inf')) == '-Inf'",
+        "[3, 1, 2].sort() == [1, 2, 3] && ['b', 'a'].sort() == ['a', 'b'] && [1, 2, 1].distinct() == [1, 2] && self.list.reverse() == [3, 2, 1]",
+        "[{'n': 'x'}, {'n': 'a'}].sortBy(e, e.n)[0].n == 'a' && self.list.sortBy(x, -x) == [3, 2, 1] && self.list.sortBy(x, x > 2).sortBy(x, -x).map(x, x + 1) == [4, 3, 2]",
+        "[[1], [2, 3]].flatten() == [1, 2, 3] && [dyn(1), [dyn(2), [3]]].flatten(2) == [1, 2, 3] && self.list.slice(1, 3) == [2, 3] && lists.range(3) == [0, 1, 2]",
+        "self.list.first().value() == 1 && self.list.last().orValue(0) == 3 && !self.list.filter(x, x > 9).first().hasValue()",
+        "optional.unwrap([optional.of(1), optional.none()]) == [1] && [optional.none(), optional.of(2)].unwrapOpt() == [2]",
+        "'abc'.indexOf('b', 9) == -1 && 'abcabc'.lastIndexOf('bc', 3) == 1 && 'abcabc'.lastIndexOf('bc', 4) == 4 && 'abc'.lastIndexOf('c', 9) == -1 && 'aéa'.lastIndexOf('é', 1) == 1",
+        "int(1.9) == 1 && int(-1.9) == -1 && uint(1.8e19) > 1u && bool('T') && !bool('F')",
         r#"strings.quote('a "b"\n') == '"a \\"b\\"\\n"'"#,
         "semver('1.2.3').minor() == 2 && semver('1.10.0').isGreaterThan(semver('1.9.9')) && semver('v1.2', true) == semver('1.2.0') && isSemver('1.0.0-rc.1') && !isSemver('1.0') && semver('1.0.0').compareTo(semver('2.0.0')) == -1",
         "!format.dns1123Label().validate('my-label').hasValue() && format.dns1123Label().validate('My').hasValue() && format.named('uuid').hasValue() && !format.named('x').hasValue() && !format.dns1123LabelPrefix().validate('a-').hasValue()",
@@ -93,7 +102,23 @@ fn what_is_refused_when_it_is_written() {
         ),
         (
             "self.s.reverse()",
-            "undeclared reference to 'reverse' (in container '')",
+            "found no matching overload for 'reverse' applied to 'string.()'",
+        ),
+        (
+            "[1, 'a'].size() == 2",
+            "expected type 'int' but found 'string'",
+        ),
+        (
+            "{'a': 1, 'b': 'c'}.size() == 2",
+            "expected type 'int' but found 'string'",
+        ),
+        (
+            "[[1]].sortBy(x, x).size() == 1",
+            "found no matching overload for '@sortByAssociatedKeys' applied to 'list(list(int)).(list(list(int)))'",
+        ),
+        (
+            "math.greatest(1, 2) == 2",
+            "undeclared reference to 'math.greatest' (in container '')",
         ),
         ("self.list.all(i, i, true)", "duplicate variable name: i"),
         (
@@ -153,6 +178,24 @@ fn what_fails_when_it_runs() {
             "evaluated: type conversion error from 'string' to 'int'",
         ),
         ("self.port > 1", "evaluated: no such overload"),
+        ("int(9.3e18) == 1", "evaluated: integer overflow"),
+        ("uint(-1) == 1u", "evaluated: unsigned integer overflow"),
+        (
+            "self.list.slice(2, 9) == []",
+            "evaluated: cannot slice(2, 9), list is length 3",
+        ),
+        (
+            "[dyn(1), 'a'].sortBy(x, x) == []",
+            "evaluated: list elements must have the same type",
+        ),
+        (
+            "'%d'.format(['a']) == ''",
+            "evaluated: error during formatting: argument 0: decimal clause can only be used on integers, was given string",
+        ),
+        (
+            "semver('1.0').major() == 1",
+            "evaluated: No Major.Minor.Patch elements found",
+        ),
     ] {
         assert_eq!(evaluate(rule).unwrap_err(), why, "{rule}");
     }
@@ -248,3 +291,7 @@ fn the_authorizer_is_asked() {
         "operation cancelled: actual cost limit exceeded"
     );
 }
+
+mod conformance;
+mod properties;
+mod well_known;
