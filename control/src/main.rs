@@ -6,6 +6,7 @@ mod node;
 mod serve;
 mod signals;
 mod signer;
+mod trim;
 
 use std::process::ExitCode;
 

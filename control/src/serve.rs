@@ -13,7 +13,7 @@ use rhumb_apiserver::pki::Authority;
 use rhumb_apiserver::{AuditLog, Config, Server};
 use tokio::task::JoinSet;
 
-use crate::{args, signals, signer};
+use crate::{args, signals, signer, trim};
 
 /// How long the scheduler and the controllers may take to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -89,6 +89,7 @@ async fn serve(args: args::Server, inherited: Vec<std::net::TcpListener>) -> any
         Authority::open(&args.data_dir.join("pki"))?,
         stop.child_token(),
     ));
+    tokio::spawn(trim::after_start());
     let mut result = Ok(());
     tokio::select! {
         () = stop.cancelled() => {}
