@@ -17,8 +17,10 @@ use crate::auth::authorize::{Attributes, HEALTH};
 use crate::auth::{self, User, authenticate, impersonate};
 use crate::definitions;
 use crate::http::negotiate::{self, Accept, JSON_ACCEPT, Target as AcceptTarget};
+use crate::http::relay;
 use crate::http::reply::{self, Body};
 use crate::kubelet;
+use crate::proxy;
 use crate::route::{self, Query, Resource, Target};
 use crate::server::Api;
 use crate::system;
@@ -273,7 +275,7 @@ async fn dispatch(
             subresource.ok_or_else(ApiError::no_such_path)?.verbs
         }
     };
-    if !verbs.contains(&verb) {
+    if !verbs.contains(&verb) && !verb.is_empty() {
         let mut refused = ApiError::method_not_supported(&kind, verb);
         if let Some(registry::Effect::Served { why }) = registry::effect(&kind) {
             refused.message = format!("{}: {why}", refused.message);
@@ -299,6 +301,13 @@ async fn dispatch(
         return Err(ApiError::method_not_allowed());
     }
     match (kind.id(), resource.subresource.as_str()) {
+        (_, "proxy") => {
+            // To open a stream at a kubelet is to run commands: no reading either.
+            if kind.is("", "Node") && relay::is_upgrade(request.headers()) {
+                may(api, &user, "create", &resource, &query).await?;
+            }
+            return proxy::serve(api, &resource, request).await;
+        }
         (("", "Pod"), "log") => return kubelet::log(api, &resource, &query).await,
         (("", "Pod"), name) => {
             if let Some(stream) = kubelet::Stream::of(name) {
@@ -321,7 +330,7 @@ async fn dispatch(
     // Once all of the body is there: a slow client holds no seat.
     let _seat = api.flows.seat(&user).await?;
     let target = match resource.subresource.as_str() {
-        "" | "status" | "finalize" | "approval" => AcceptTarget::Objects,
+        "" | "status" | "finalize" | "approval" | "ephemeralcontainers" => AcceptTarget::Objects,
         _ => AcceptTarget::Other,
     };
     let accept: Accept = match verb {
@@ -362,6 +371,9 @@ async fn dispatch(
         ("approval", "get") => list::get(&request).await,
         ("approval", "update") => write::update(&request, Part::Approval).await,
         ("approval", "patch") => write::patch(&request, Part::Approval).await,
+        ("ephemeralcontainers", "get") => list::get(&request).await,
+        ("ephemeralcontainers", "update") => write::update(&request, Part::Ephemeral).await,
+        ("ephemeralcontainers", "patch") => write::patch(&request, Part::Ephemeral).await,
         ("finalize", "update") => write::update(&request, Part::Finalize).await,
         ("scale", "get") => scale::get(&request).await,
         ("scale", "update") => scale::update(&request).await,

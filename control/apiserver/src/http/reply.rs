@@ -1,7 +1,6 @@
 //! Answers: objects, Status errors, streams; gzip and YAML.
 
-use std::convert::Infallible;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -15,14 +14,16 @@ use serde_json::Value;
 
 use super::negotiate::Accept;
 
-pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+/// A body that fails breaks its connection off, so that nobody takes it for whole.
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 const WARNING: HeaderName = HeaderName::from_static("warning");
 /// As kube-apiserver: smaller answers are not worth it.
 const GZIP_FROM: usize = 128 << 10;
 
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).boxed_unsync()
+    let whole = Full::new(bytes.into());
+    whole.map_err(|never| match never {}).boxed_unsync()
 }
 
 pub fn stream(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Body {
@@ -109,7 +110,7 @@ pub async fn compress(response: Response<Body>) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     let bytes = match body.collect().await {
         Ok(collected) => collected.to_bytes(),
-        Err(never) => match never {},
+        Err(failure) => return error(&ApiError::internal(failure)),
     };
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     let packed = encoder.write_all(&bytes).and_then(|()| encoder.finish());
