@@ -212,7 +212,7 @@ fn pod_spec(spec: &mut Value) {
         let name = text(spec, "serviceAccountName").to_string();
         spec["serviceAccount"] = name.into();
     }
-    for key in ["initContainers", "containers"] {
+    for key in ["initContainers", "containers", "ephemeralContainers"] {
         for item in list_mut(spec, key).into_iter().flatten() {
             container(item);
         }

@@ -38,6 +38,7 @@ pub mod per_kind;
 pub mod pod;
 pub mod pod_status;
 pub mod protobuf;
+pub mod proxy;
 pub mod quantity;
 pub mod rbac;
 pub mod registry;

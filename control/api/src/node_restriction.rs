@@ -192,6 +192,13 @@ pub fn pod_update(kubelet: &str) -> Verdict {
     ))
 }
 
+/// An update of a part of a pod that isn't its status.
+pub fn pod_subresource(name: &str) -> Verdict {
+    Err(format!(
+        "unexpected pod subresource {name:?}, only 'status' and 'eviction' are allowed"
+    ))
+}
+
 pub fn pod_delete(kubelet: &str, pod: &Value) -> Verdict {
     match text(pod, "spec.nodeName") == kubelet {
         true => Ok(()),

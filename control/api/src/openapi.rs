@@ -690,6 +690,11 @@ fn stream_parameters(name: &str) -> &'static [(&'static str, &'static str, &'sta
             "integer",
             "List of ports to forward. Required when using WebSockets with v4.channel.k8s.io.",
         )],
+        "proxy" => &[(
+            "path",
+            "string",
+            "Path is the URL path to use for the current proxy request.",
+        )],
         "attach" => &EXEC[1..],
         _ => EXEC,
     }
@@ -715,12 +720,16 @@ fn subresource(kind: &Kind, sub: &Subresource, style: Style) -> Vec<(&'static st
     };
     match sub.name {
         // Streams and a text: no object in either direction.
-        "exec" | "attach" | "portforward" => {
+        "exec" | "attach" | "portforward" | "proxy" => {
             let parameters: Vec<Value> = stream_parameters(sub.name)
                 .iter()
                 .map(|(n, t, d)| style.parameter("query", n, t, d))
                 .collect();
-            for method in ["get", "post"] {
+            let methods: &[&'static str] = match sub.name {
+                "proxy" => &["get", "put", "post", "delete", "patch"],
+                _ => &["get", "post"],
+            };
+            for method in methods.iter().copied() {
                 let mut op =
                     base("connect", "connect requests to").make(parameters.clone(), &[], &schema);
                 op["responses"]["200"] = json!({"description": "OK"});

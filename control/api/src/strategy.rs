@@ -10,7 +10,7 @@ use crate::json::{self, at, list, put, remove, text};
 use crate::registry::{Kind, StatusRule};
 use crate::status::{ApiError, Errors, Result};
 use crate::validation::metadata;
-use crate::{crd, per_kind, time};
+use crate::{crd, node_restriction, per_kind, time};
 
 /// What the caller brings to a create.
 #[derive(Clone, Debug)]
@@ -159,6 +159,9 @@ pub fn prepare_create(kind: &Kind, object: &mut Value, ctx: &CreateContext<'_>) 
     let mut errors = Errors::default();
     metadata::validate(kind, object, &mut errors);
     kind.validate(object, &mut errors);
+    if kind.is("", "Pod") {
+        crate::validation::pod::pod_create(object, &mut errors);
+    }
     errors.into_result(kind, text(object, "metadata.name"))
 }
 
@@ -280,6 +283,34 @@ pub fn prepare_approval(
     let mut errors = Errors::default();
     crate::validation::certificates::approval_update(new, old, &mut errors);
     errors.into_result(kind, text(new, "metadata.name"))?;
+    Ok(outcome(kind, new))
+}
+
+/// `pods/ephemeralcontainers`: only those count, and they only grow.
+pub fn prepare_ephemeral(kind: &Kind, new: &mut Value, old: &Value) -> Result<UpdateOutcome> {
+    check_version(kind, new, old)?;
+    let name = text(old, "metadata.name");
+    let annotations = json::map(old, "metadata.annotations");
+    if annotations.is_some_and(|a| a.contains_key(node_restriction::MIRROR)) {
+        let mut errors = Errors::default();
+        errors.forbidden("", "static pods do not support ephemeral containers");
+        return errors
+            .into_result(kind, name)
+            .map(|()| UpdateOutcome::Store);
+    }
+    let containers = at(new, "spec.ephemeralContainers").cloned();
+    let mut merged = old.clone();
+    if let Some(spec) = json::child(&mut merged, "spec") {
+        put(spec, "ephemeralContainers", containers);
+    }
+    take_managed(&mut merged, new);
+    *new = merged;
+    canonical_order(new);
+    bump_generation(kind, new, old);
+    let mut errors = Errors::default();
+    kind.validate(new, &mut errors);
+    crate::validation::pod::ephemeral_containers_update(new, old, &mut errors);
+    errors.into_result(kind, name)?;
     Ok(outcome(kind, new))
 }
 
@@ -813,6 +844,71 @@ mod tests {
         assert_eq!(
             (&new["spec"], &new["metadata"]),
             (&old["spec"], &old["metadata"])
+        );
+    }
+
+    #[test]
+    fn ephemeral_containers_are_added_and_stay() {
+        let kind = find("", "v1", "pods").unwrap();
+        let mut born = pod();
+        born["spec"]["ephemeralContainers"] = json!([{"name": "d", "image": "i"}]);
+        let error = create("", "pods", born).unwrap_err();
+        assert_eq!(
+            error.message,
+            "Pod \"p-abcde\" is invalid: spec.ephemeralContainers: Forbidden: cannot be set on create"
+        );
+        let old = create("", "pods", pod()).unwrap();
+        let add = |old: &Value, name: &str| {
+            let mut new = old.clone();
+            let spec = json::child(&mut new, "spec").unwrap();
+            json::default(spec, "ephemeralContainers", json!([]));
+            let added = json!({"name": name, "image": "i"});
+            json::list_mut(spec, "ephemeralContainers")
+                .unwrap()
+                .push(added);
+            crate::default_object(kind, &mut new);
+            new
+        };
+        let mut one = add(&old, "d");
+        // What isn't theirs stays as it is.
+        one["metadata"]["labels"] = json!({"a": "b"});
+        one["spec"]["nodeName"] = "elsewhere".into();
+        prepare_ephemeral(kind, &mut one, &old).unwrap();
+        assert_eq!(one["spec"]["ephemeralContainers"][0]["name"], "d");
+        assert_eq!(one["metadata"]["labels"], Value::Null);
+        assert_eq!(one["spec"]["nodeName"], Value::Null);
+        assert_eq!(one["metadata"]["generation"], 2);
+        let mut two = add(&one, "e");
+        prepare_ephemeral(kind, &mut two, &one).unwrap();
+        let refused = |mut new: Value| prepare_ephemeral(kind, &mut new, &two).unwrap_err().message;
+        let mut fewer = two.clone();
+        fewer["spec"]["ephemeralContainers"]
+            .as_array_mut()
+            .unwrap()
+            .remove(0);
+        assert!(refused(fewer).contains(
+            "spec.ephemeralContainers: Forbidden: existing ephemeral containers \"d\" may not be removed"
+        ));
+        let mut other = two.clone();
+        other["spec"]["ephemeralContainers"][1]["image"] = "j".into();
+        assert!(refused(other).contains(
+            "spec.ephemeralContainers[1]: Forbidden: existing ephemeral containers \"e\" may not be changed"
+        ));
+        // Not by the pod itself.
+        let mut main = add(&two, "f");
+        let error = prepare_update(kind, &mut main, &two).unwrap_err();
+        assert!(
+            error.message.ends_with("changed: ephemeralContainers"),
+            "{error}"
+        );
+        let mut mirror = old.clone();
+        mirror["metadata"]["annotations"] = json!({node_restriction::MIRROR: "x"});
+        let error = prepare_ephemeral(kind, &mut add(&mirror, "d"), &mirror).unwrap_err();
+        assert!(
+            error
+                .message
+                .contains("static pods do not support ephemeral containers"),
+            "{error}"
         );
     }
 

@@ -18,8 +18,10 @@ use crate::auth::authorize::{Attributes, HEALTH};
 use crate::auth::{self, User, authenticate, impersonate};
 use crate::definitions;
 use crate::http::negotiate::{self, Accept, JSON_ACCEPT, Target as AcceptTarget};
+use crate::http::relay;
 use crate::http::reply::{self, Body};
 use crate::kubelet;
+use crate::proxy;
 use crate::route::{self, Query, Resource, Target};
 use crate::server::Api;
 use crate::system;
@@ -288,7 +290,7 @@ async fn dispatch(
             subresource.ok_or_else(ApiError::no_such_path)?.verbs
         }
     };
-    if !verbs.contains(&verb) {
+    if !verbs.contains(&verb) && !verb.is_empty() {
         let mut refused = ApiError::method_not_supported(&kind, verb);
         if let Some(registry::Effect::Served { why }) = registry::effect(&kind) {
             refused.message = format!("{}: {why}", refused.message);
@@ -314,31 +316,46 @@ async fn dispatch(
         return Err(ApiError::method_not_allowed());
     }
     match (kind.id(), resource.subresource.as_str()) {
-        (("", "Pod"), "log") => return kubelet::log(api, &resource, &query).await,
-        (("", "Pod"), name) => {
-            if let Some(stream) = kubelet::Stream::of(name) {
-                // A WebSocket opens by GET; what it does is no reading.
+        (_, "proxy") => {
+            // To open a stream at a kubelet is to run commands: no reading either.
+            if kind.is("", "Node") && relay::is_upgrade(request.headers()) {
                 may(api, &user, "create", &resource, &query).await?;
-                let asked = Request {
-                    api: api.clone(),
-                    user,
-                    kind,
-                    resource,
-                    query,
-                    verb,
-                    accept: JSON_ACCEPT,
-                    headers: request.headers().clone(),
-                    body: bytes::Bytes::new(),
-                    warnings: Warnings::default(),
-                    annotations,
-                    seat: Mutex::default(),
-                };
-                let (own, options) = stream.options(&asked.query);
-                admission::dynamic::connect(&asked, &own, options).await?;
-                return kubelet::stream(api, stream, &asked.resource, &asked.query, request).await;
             }
         }
+        (("", "Pod"), "log") => return kubelet::log(api, &resource, &query).await,
+        (("", "Pod"), name) if kubelet::Stream::of(name).is_some() => {
+            // A WebSocket opens by GET; what it does is no reading.
+            may(api, &user, "create", &resource, &query).await?;
+        }
         _ => {}
+    }
+    let stream = kubelet::Stream::of(&resource.subresource).filter(|_| kind.is("", "Pod"));
+    if stream.is_some() || resource.subresource == "proxy" {
+        let asked = Request {
+            api: api.clone(),
+            user,
+            kind,
+            resource,
+            query,
+            verb,
+            accept: JSON_ACCEPT,
+            headers: request.headers().clone(),
+            body: bytes::Bytes::new(),
+            warnings: Warnings::default(),
+            annotations,
+            seat: Mutex::default(),
+        };
+        let (own, options) = match stream {
+            Some(stream) => stream.options(&asked.query),
+            None => proxy::options(&asked.resource),
+        };
+        admission::dynamic::connect(&asked, &own, options).await?;
+        return match stream {
+            Some(stream) => {
+                kubelet::stream(api, stream, &asked.resource, &asked.query, request).await
+            }
+            None => proxy::serve(api, &asked.resource, request).await,
+        };
     }
     let (parts, body) = request.into_parts();
     let reads = matches!(parts.method, Method::GET | Method::HEAD);
@@ -352,7 +369,7 @@ async fn dispatch(
     // Once all of the body is there: a slow client holds no seat.
     let seat = api.flows.seat(&user).await?;
     let target = match resource.subresource.as_str() {
-        "" | "status" | "finalize" | "approval" => AcceptTarget::Objects,
+        "" | "status" | "finalize" | "approval" | "ephemeralcontainers" => AcceptTarget::Objects,
         _ => AcceptTarget::Other,
     };
     let accept: Accept = match verb {
@@ -400,6 +417,9 @@ async fn dispatch(
         ("approval", "get") => list::get(&request).await,
         ("approval", "update") => write::update(&request, Part::Approval).await,
         ("approval", "patch") => write::patch(&request, Part::Approval).await,
+        ("ephemeralcontainers", "get") => list::get(&request).await,
+        ("ephemeralcontainers", "update") => write::update(&request, Part::Ephemeral).await,
+        ("ephemeralcontainers", "patch") => write::patch(&request, Part::Ephemeral).await,
         ("finalize", "update") => write::update(&request, Part::Finalize).await,
         ("scale", "get") => scale::get(&request).await,
         ("scale", "update") => scale::update(&request).await,

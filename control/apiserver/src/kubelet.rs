@@ -2,27 +2,22 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, HeaderName, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use rhumb_api::json::{self, at, text};
 use rhumb_api::registry;
 use rhumb_api::status::{ApiError, Result};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
 
+use crate::http::relay;
 use crate::http::reply::{self, Body};
 use crate::route::{Query, Resource};
 use crate::server::Api;
 use crate::verbs::admission::dynamic::Own;
 
-const DIAL: Duration = Duration::from_secs(10);
 const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 
 /// Query parameters of logs, which the kubelet knows under the same names.
@@ -82,11 +77,7 @@ fn find(api: &Api, resource: &Resource, wanted: Container<'_>) -> Result<Place> 
         .and_then(|c| c.get("", node))
         .ok_or_else(|| ApiError::not_found(nodes, node))?
         .value();
-    let address = address(&object).ok_or_else(|| {
-        ApiError::service_unavailable(format!(
-            "node {node} has no InternalIP or no kubelet port in its status"
-        ))
-    })?;
+    let address = address_of(&object)?;
     Ok(Place {
         node: node.into(),
         address,
@@ -94,6 +85,7 @@ fn find(api: &Api, resource: &Resource, wanted: Container<'_>) -> Result<Place> 
     })
 }
 
+/// Where a node's kubelet listens.
 fn address(node: &Value) -> Option<SocketAddr> {
     let ip: IpAddr = json::list(node, "status.addresses")
         .iter()
@@ -101,6 +93,15 @@ fn address(node: &Value) -> Option<SocketAddr> {
         .find_map(|a| text(a, "address").parse().ok())?;
     let port = json::int(node, "status.daemonEndpoints.kubeletEndpoint.Port")?;
     Some(SocketAddr::new(ip, u16::try_from(port).ok()?))
+}
+
+pub fn address_of(node: &Value) -> Result<SocketAddr> {
+    address(node).ok_or_else(|| {
+        ApiError::service_unavailable(format!(
+            "node {} has no InternalIP or no kubelet port in its status",
+            text(node, "metadata.name")
+        ))
+    })
 }
 
 /// The container that is meant, in Kubernetes' words when it isn't clear.
@@ -115,7 +116,8 @@ fn container(pod: &Value, asked: &str) -> Result<String> {
     let init = names("spec.initContainers");
     let pod_name = text(pod, "metadata.name");
     if !asked.is_empty() {
-        if main.contains(&asked) || init.contains(&asked) {
+        let added = names("spec.ephemeralContainers");
+        if [main, init, added].iter().any(|n| n.contains(&asked)) {
             return Ok(asked.into());
         }
         return Err(ApiError::bad_request(format!(
@@ -192,25 +194,9 @@ async fn call(
             place.node, place.address
         ))
     };
-    let dial = async {
-        let stream = TcpStream::connect(place.address).await?;
-        stream.set_nodelay(true)?;
-        TlsConnector::from(api.kubelet_tls.clone())
-            .connect(ServerName::from(place.address.ip()), stream)
-            .await
-    };
-    let stream = tokio::time::timeout(DIAL, dial)
-        .await
-        .map_err(|_| failed(&"it takes too long"))?
-        .map_err(|e| failed(&e))?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+    let mut sender = relay::dial(place.address, Some(api.kubelet_tls.clone()))
         .await
         .map_err(|e| failed(&e))?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "the connection to a kubelet ended");
-        }
-    });
     let mut request = hyper::Request::new(Empty::<bytes::Bytes>::new());
     *request.uri_mut() = path.parse().map_err(|e| failed(&e))?;
     *request.headers_mut() = headers;
@@ -222,28 +208,7 @@ async fn call(
 /// What the kubelet said, for the client; its streams end when the server stops.
 fn pass(api: &Api, response: Response<Incoming>) -> Response<Body> {
     let (head, body) = response.into_parts();
-    let stop = api.stop.clone();
-    let chunks = futures::stream::unfold((body, stop), |(mut body, stop)| async move {
-        loop {
-            let frame = tokio::select! {
-                frame = body.frame() => frame,
-                () = stop.cancelled() => None,
-            };
-            match frame {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => return Some((data, (body, stop))),
-                    // Trailers say nothing here.
-                    Err(_) => continue,
-                },
-                Some(Err(error)) => {
-                    tracing::debug!(%error, "a kubelet's answer broke off");
-                    return None;
-                }
-                None => return None,
-            }
-        }
-    });
-    let mut answer = Response::new(reply::stream(chunks));
+    let mut answer = Response::new(relay::body(body, api.stop.clone()));
     *answer.status_mut() = head.status;
     if let Some(content_type) = head.headers.get(CONTENT_TYPE) {
         answer
@@ -300,15 +265,6 @@ pub async fn log(api: &Api, resource: &Resource, query: &Query) -> Result<Respon
     Ok(answer)
 }
 
-fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .filter_map(|v| v.to_str().ok())
-        .flat_map(|v| v.split(','))
-        .any(|t| t.trim().eq_ignore_ascii_case(token))
-}
-
 /// A stream of a pod that a WebSocket carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
@@ -351,14 +307,7 @@ impl Stream {
         if self == Stream::PortForward && !ports.is_empty() {
             options["ports"] = ports.into();
         }
-        let own = Own {
-            group: "",
-            version: "v1",
-            kind,
-            // The query is no object: nothing of it can be changed.
-            schema: "",
-        };
-        (own, options)
+        (Own::query(kind), options)
     }
 
     /// The kubelet's path for what a client asks.
@@ -412,10 +361,9 @@ pub async fn stream(
     query: &Query,
     mut request: hyper::Request<Incoming>,
 ) -> Result<Response<Body>> {
-    let upgrade = has_token(request.headers(), CONNECTION, "upgrade");
-    if !upgrade
+    if !relay::is_upgrade(request.headers())
         || request.method() != Method::GET
-        || !has_token(request.headers(), UPGRADE, "websocket")
+        || !relay::has_token(request.headers(), &UPGRADE, "websocket")
     {
         return Err(ApiError::bad_request(format!(
             "{} needs a WebSocket upgrade; SPDY by itself is not supported",
@@ -450,24 +398,11 @@ pub async fn stream(
             out.insert(HeaderName::from_static(name), value.clone());
         }
     }
-    let kubelet = hyper::upgrade::on(&mut response);
-    let client = hyper::upgrade::on(&mut request);
-    let stop = api.stop.clone();
-    api.tasks.spawn(async move {
-        let bridge = async {
-            let (client, kubelet) = tokio::try_join!(client, kubelet)?;
-            let (mut client, mut kubelet) = (TokioIo::new(client), TokioIo::new(kubelet));
-            // How it ends is the two sides' affair.
-            let _ = tokio::io::copy_bidirectional(&mut client, &mut kubelet).await;
-            Ok::<(), hyper::Error>(())
-        };
-        tokio::select! {
-            ended = bridge => if let Err(error) = ended {
-                tracing::debug!(%error, "a stream did not open");
-            },
-            () = stop.cancelled() => {}
-        }
-    });
+    relay::bridge(
+        api,
+        hyper::upgrade::on(&mut request),
+        hyper::upgrade::on(&mut response),
+    );
     Ok(answer)
 }
 
@@ -492,6 +427,8 @@ mod tests {
         );
         assert_eq!(container(&two, "i").unwrap(), "i");
         let mut named = two;
+        named["spec"]["ephemeralContainers"] = json!([{"name": "debugger"}]);
+        assert_eq!(container(&named, "debugger").unwrap(), "debugger");
         named["metadata"]["annotations"] = json!({DEFAULT_CONTAINER: "b"});
         assert_eq!(container(&named, "").unwrap(), "b");
     }

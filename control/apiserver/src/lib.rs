@@ -16,6 +16,7 @@ mod metrics;
 mod object;
 mod openapi;
 pub mod pki;
+mod proxy;
 mod route;
 mod sealed;
 mod server;

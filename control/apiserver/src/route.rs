@@ -27,6 +27,8 @@ pub struct Resource {
     pub subresource: String,
     /// Below `/watch/`, the older way to ask for a watch.
     pub watched: bool,
+    /// What follows the subresource `proxy`, as the client wrote it: "" or from its slash on.
+    pub below: String,
 }
 
 impl Resource {
@@ -56,8 +58,38 @@ pub fn decode(segment: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
+/// Where the path of something behind an object begins: nothing of it is ours to read.
+fn proxied(path: &str) -> Option<usize> {
+    let segments: Vec<&str> = path.split('/').skip(1).take(7).collect();
+    let length = match segments.as_slice() {
+        [
+            "api",
+            "v1",
+            "namespaces",
+            _,
+            "pods" | "services",
+            _,
+            "proxy",
+            ..,
+        ] => 7,
+        ["api", "v1", "nodes", _, "proxy", ..] => 5,
+        _ => return None,
+    };
+    Some(segments[..length].iter().map(|s| s.len() + 1).sum())
+}
+
+/// Whether a request to this path goes on as long as its two sides like.
+pub fn is_stream(path: &str) -> bool {
+    let last = path.rsplit('/').next().unwrap_or("");
+    proxied(path).is_some() || matches!(last, "log") || crate::kubelet::Stream::of(last).is_some()
+}
+
 /// Reads a path. A path that no API has is a `Target::Path`.
 pub fn parse(path: &str, registry: &Registry) -> Target {
+    let (path, below) = match proxied(path) {
+        Some(end) => path.split_at(end),
+        None => (path, ""),
+    };
     let other = || Target::Path(path.to_string());
     let segments: Option<Vec<String>> = path
         .trim_end_matches('/')
@@ -111,6 +143,7 @@ pub fn parse(path: &str, registry: &Registry) -> Target {
         name: name.into(),
         subresource: subresource.into(),
         watched,
+        below: below.into(),
     })
 }
 
@@ -190,6 +223,8 @@ pub fn verb(method: &http::Method, resource: &Resource, query: &Query) -> Option
         "PATCH" => "patch",
         "DELETE" if collection => "deletecollection",
         "DELETE" => "delete",
+        // As Kubernetes has it: a verb that only `*` grants.
+        "OPTIONS" if resource.subresource == "proxy" => "",
         _ => return None,
     })
 }
@@ -263,6 +298,30 @@ mod tests {
             resource("/api/v1/namespaces/a/pods/%62"),
             row("pods", "", "a", "b", true)
         );
+    }
+
+    #[test]
+    fn below_a_proxy() {
+        let pods = "/api/v1/namespaces/n/pods/https:p:web/proxy";
+        for below in ["", "/", "/a//b/%2e%2e/%zz/proxy", "/%ff"] {
+            let path = format!("{pods}{below}");
+            let Target::Resource(r) = parse(&path, &Registry::built_in()) else {
+                panic!("{path} is no resource");
+            };
+            assert_eq!(
+                (r.name.as_str(), r.subresource.as_str()),
+                ("https:p:web", "proxy")
+            );
+            assert_eq!(r.below, below);
+            assert!(is_stream(&path));
+        }
+        assert_eq!(
+            resource("/api/v1/nodes/n:10250/proxy/metrics"),
+            row("nodes/proxy", "", "", "n:10250", true)
+        );
+        assert!(!is_stream("/api/v1/namespaces/n/pods/p/status"));
+        assert!(!is_stream("/api/v1/namespaces/proxy"));
+        assert!(is_stream("/api/v1/namespaces/n/pods/p/exec"));
     }
 
     #[test]

@@ -114,6 +114,8 @@ pub struct Api {
     pub flows: Arc<Flows>,
     pub audit: Option<Audit>,
     pub kubelet_tls: Arc<ClientConfig>,
+    /// For `https:` behind pods and Services.
+    pub unverified_tls: Arc<ClientConfig>,
     /// `host:port`, for discovery.
     pub server_address: String,
     /// Cancelled when the server stops: watches and log streams end.
@@ -250,6 +252,7 @@ impl Server {
             )?,
             token_file,
             kubelet_tls: Arc::new(tls::client_config(&pki, &kubelet_pair)?),
+            unverified_tls: Arc::new(tls::unverified_config()?),
             server_address: SocketAddr::new(advertise, loopback.port()).to_string(),
             store: store.clone(),
             cache: cache.clone(),

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use rand::seq::IndexedRandom as _;
-use rhumb_api::json::{at, int, list, text};
+use rhumb_api::json::{self, at, int, list, text};
 use rhumb_api::registry;
 use serde_json::Value;
 
@@ -17,13 +17,9 @@ pub fn endpoint(
     name: &str,
     port: u16,
 ) -> Result<SocketAddr, String> {
-    let collection = |group: &str, plural: &str| {
-        let kind = registry::find(group, "v1", plural);
-        kind.and_then(|kind| cache.collection(kind))
-            .ok_or_else(|| format!("{plural} are not served"))
-    };
-    let service = collection("", "services")?
-        .get(namespace, name)
+    let services = registry::find("", "v1", "services").and_then(|kind| cache.collection(kind));
+    let service = services
+        .and_then(|c| c.get(namespace, name))
         .ok_or_else(|| format!("service {name:?} not found"))?
         .value();
     let port_name = list(&service, "spec.ports")
@@ -31,26 +27,26 @@ pub fn endpoint(
         .find(|p| int(p, "port") == Some(i64::from(port)))
         .map(|p| text(p, "name"))
         .ok_or_else(|| format!("no service port {port} found for service {name:?}"))?;
-    let slices = collection("discovery.k8s.io", "endpointslices")?.list(namespace);
-    let mut found = Vec::new();
-    for slice in slices {
-        // The index has the labels: most slices are other Services'.
-        if text_of_label(&slice.index()) != name {
-            continue;
-        }
-        found.extend(ready(&slice.value(), port_name));
-    }
+    let slices = slices(cache, namespace, name);
+    let found: Vec<SocketAddr> = slices.iter().flat_map(|s| ready(s, port_name)).collect();
     found
         .choose(&mut rand::rng())
         .copied()
         .ok_or_else(|| format!("no endpoints available for service {name:?}"))
 }
 
-fn text_of_label(object: &Value) -> &str {
-    at(object, "metadata.labels")
-        .and_then(|labels| labels.get("kubernetes.io/service-name"))
-        .and_then(Value::as_str)
-        .unwrap_or("")
+/// The EndpointSlices of a Service.
+pub fn slices(cache: &Cache, namespace: &str, name: &str) -> Vec<Value> {
+    let collection = registry::find("discovery.k8s.io", "v1", "endpointslices")
+        .and_then(|kind| cache.collection(kind));
+    let own = |index: &Value| {
+        let labels = json::map(index, "metadata.labels");
+        let of = labels.and_then(|l| l.get("kubernetes.io/service-name"));
+        of.is_some_and(|of| of == name)
+    };
+    // The index has the labels: most slices are other Services'.
+    let all = collection.iter().flat_map(|c| c.list(namespace));
+    all.filter(|o| own(&o.index())).map(|o| o.value()).collect()
 }
 
 /// The ready endpoints of a slice at the port of this name.

@@ -6,7 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use k8s_cri::v1 as cri;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, Pod, PodSpec, Secret, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, EphemeralContainer, Pod, PodSpec, Secret, Volume, VolumeMount,
+};
 use kube::api::Api;
 use tracing::info;
 
@@ -17,11 +19,14 @@ use crate::kubelet::Kubelet;
 use crate::labels;
 use crate::pure::downward::LiveFields;
 use crate::pure::env::{self, EnvInputs, EnvObjects};
+use crate::pure::ephemeral;
 use crate::pure::expand::expand;
+use crate::pure::model::PodRuntime;
 use crate::pure::plan::Role;
 use crate::pure::resources::{CPU_PERIOD, container_limits, oom_score_adj};
 use crate::pure::security::{self, MASKED_PATHS, READONLY_PATHS};
 use crate::pure::status::Waiting;
+use crate::pure::supported;
 use crate::sandbox;
 use crate::volumes::{self, Mounted, subpath};
 
@@ -42,10 +47,10 @@ pub fn spec_hash(c: &Container) -> String {
 
 /// `spec.containers{name}`, as Events name a container.
 pub fn field_path(role: Role, name: &str) -> Option<String> {
-    let list = if role == Role::Init {
-        "initContainers"
-    } else {
-        "containers"
+    let list = match role {
+        Role::Init => "initContainers",
+        Role::Regular => "containers",
+        Role::Ephemeral => "ephemeralContainers",
     };
     Some(format!("spec.{list}{{{name}}}"))
 }
@@ -55,6 +60,9 @@ pub struct StartRequest<'a> {
     pub pod: &'a Pod,
     pub container: &'a Container,
     pub role: Role,
+    /// What the pod has of the container, if it is an ephemeral one.
+    pub ephemeral: Option<&'a EphemeralContainer>,
+    pub runtime: &'a PodRuntime,
     pub attempt: u32,
     pub sandbox_id: &'a str,
     pub sandbox_attempt: u32,
@@ -85,16 +93,9 @@ pub async fn start(
         );
     };
     let (sandbox_config, _) = sandbox::config(k, r.pod, r.sandbox_attempt);
-    let image = images::ensure(
-        k,
-        r.pod,
-        r.container,
-        r.role == Role::Init,
-        &sandbox_config,
-        pulls,
-    )
-    .await
-    .map_err(|f| failure(f.reason, f.message))?;
+    let image = images::ensure(k, r.pod, r.container, r.role, &sandbox_config, pulls)
+        .await
+        .map_err(|f| failure(f.reason, f.message))?;
     let config = match make_config(k, r, &image).await {
         Ok(c) => c,
         Err(message) => {
@@ -200,6 +201,21 @@ async fn make_config(
     let no_spec = PodSpec::default();
     let spec = r.pod.spec.as_ref().unwrap_or(&no_spec);
     let c = r.container;
+    let mut shared = sandbox::namespaces(spec);
+    if let Some(e) = r.ephemeral {
+        let unsupported = supported::unsupported_ephemeral(e);
+        if !unsupported.is_empty() {
+            return Err(format!(
+                "container fields that this node does not support: {}",
+                unsupported.join(", ")
+            ));
+        }
+        let own = shared.pid == cri::NamespaceMode::Container as i32;
+        if let Some(id) = ephemeral::target(e, r.runtime)?.filter(|_| own) {
+            shared.pid = cri::NamespaceMode::Target as i32;
+            shared.target_id = id.into();
+        }
+    }
     let effective = security::effective(spec, c);
     if let Some(why) = security::non_root_violation(&effective, image.uid, &image.user) {
         return Err(why);
@@ -338,7 +354,7 @@ async fn make_config(
                     ..Default::default()
                 }),
                 privileged: effective.privileged,
-                namespace_options: Some(sandbox::namespaces(spec)),
+                namespace_options: Some(shared),
                 run_as_user: int(effective.run_as_user.or(image.uid)),
                 run_as_username: if effective.run_as_user.is_none() && image.uid.is_none() {
                     image.user.clone()

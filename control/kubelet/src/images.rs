@@ -6,10 +6,12 @@ use k8s_cri::v1 as cri;
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use kube::api::Api;
 
+use crate::container::field_path;
 use crate::events::{NORMAL, WARNING};
 use crate::kubelet::Kubelet;
 use crate::pure::backoff::Backoff;
 use crate::pure::image_ref;
+use crate::pure::plan::Role;
 use crate::pure::pull_auth::{self, Credentials};
 
 /// An image that is there.
@@ -44,22 +46,18 @@ impl PullState {
     }
 }
 
-fn field(c: &Container, init: bool) -> Option<String> {
-    let list = if init { "initContainers" } else { "containers" };
-    Some(format!("spec.{list}{{{}}}", c.name))
-}
-
 /// Makes sure that the container's image is there.
 pub async fn ensure(
     k: &Kubelet,
     pod: &Pod,
     c: &Container,
-    init: bool,
+    role: Role,
     sandbox: &cri::PodSandboxConfig,
     state: &mut PullState,
 ) -> Result<Ready, Failure> {
     let event = |kind, reason: &str, message: String| {
-        k.events.pod(pod, field(c, init), kind, reason, message)
+        k.events
+            .pod(pod, field_path(role, &c.name), kind, reason, message)
     };
     let image = c.image.as_deref().unwrap_or("");
     let name = match image_ref::normalized(image) {

@@ -1,11 +1,12 @@
 //! One pod's worker: looks at the runtime, decides by the plan, acts, and reports.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, EphemeralContainer, Pod, PodSpec};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -24,7 +25,7 @@ use crate::pure::model::{ProbeKind, RunState};
 use crate::pure::plan::{Kill, KillWhy, Plan, Role, Start, plan};
 use crate::pure::resources::{pod_limits, qos};
 use crate::pure::status::{StatusInputs, Verdict, Waiting, pod_status};
-use crate::pure::{security, supported};
+use crate::pure::{ephemeral, security, supported};
 use crate::sandbox::{self, meta};
 use crate::snapshot::{self, Snapshot};
 use crate::status_writer::StatusWriter;
@@ -453,15 +454,23 @@ impl Worker {
             return acted;
         }
         for s in start {
+            let added = spec.ephemeral_containers.as_deref().unwrap_or_default();
+            let added = added.get(s.index).filter(|_| s.role == Role::Ephemeral);
             let c = match s.role {
-                Role::Init => spec.init_containers.as_ref().and_then(|l| l.get(s.index)),
-                Role::Regular => spec.containers.get(s.index),
+                Role::Init => spec
+                    .init_containers
+                    .iter()
+                    .flatten()
+                    .nth(s.index)
+                    .map(Cow::Borrowed),
+                Role::Regular => spec.containers.get(s.index).map(Cow::Borrowed),
+                Role::Ephemeral => added.map(|e| Cow::Owned(ephemeral::container(e))),
             };
             let Some(c) = c else { continue };
-            if self.backed_off(pod, c, &s) {
+            if self.backed_off(pod, &c, &s) {
                 continue;
             }
-            acted |= self.start(pod, snap, c, &s).await;
+            acted |= self.start(pod, snap, &c, added, &s).await;
             if self.ending.is_cancelled() {
                 return acted;
             }
@@ -541,7 +550,14 @@ impl Worker {
         true
     }
 
-    async fn start(&mut self, pod: &Arc<Pod>, snap: &Snapshot, c: &Container, s: &Start) -> bool {
+    async fn start(
+        &mut self,
+        pod: &Arc<Pod>,
+        snap: &Snapshot,
+        c: &Container,
+        ephemeral: Option<&EphemeralContainer>,
+        s: &Start,
+    ) -> bool {
         let Some(sandbox) = snap.runtime.current() else {
             return false;
         };
@@ -552,6 +568,8 @@ impl Worker {
             pod,
             container: c,
             role: s.role,
+            ephemeral,
+            runtime: &snap.runtime,
             attempt: s.attempt,
             sandbox_id: &sandbox.id,
             sandbox_attempt: sandbox.attempt,
@@ -788,8 +806,11 @@ fn deadline_of(pod: &Pod, started: Timestamp) -> Option<i64> {
     Some(from.as_second().saturating_add(limit))
 }
 
-/// A container of the pod by its name.
+/// A container of the pod by its name. Ephemeral ones have nothing that anybody asks it for.
 pub fn find<'a>(spec: &'a PodSpec, name: &str) -> (Role, Option<&'a Container>) {
+    if ephemeral::find(spec, name).is_some() {
+        return (Role::Ephemeral, None);
+    }
     match spec.containers.iter().find(|c| c.name == name) {
         Some(c) => (Role::Regular, Some(c)),
         None => (

@@ -8,12 +8,14 @@ mod access;
 mod apply;
 mod bad_input;
 mod baseline;
+mod debug;
 mod definitions;
 mod images;
 mod kubectl;
 mod kubelet;
 mod pods;
 mod policy;
+mod proxy;
 mod restarts;
 mod services;
 mod streams;
@@ -87,6 +89,8 @@ const TESTS: &[(&str, Test)] = &[
     ("evictions_keep_to_budgets", workloads::budgets),
     ("attach_streams", streams::attach),
     ("port_forward", streams::port_forward),
+    ("debug_adds_containers_and_copies_pods", debug::debug),
+    ("pods_services_and_nodes_by_proxy", proxy::proxy),
     ("images_are_pulled_from_a_registry", images::pull),
     ("everyday_kubectl", kubectl::everyday),
     ("custom_kinds_come_live_and_go", definitions::life),

@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::process::Stdio;
 
 /// Kills a daemon without a warning and waits until another process has taken its place.
-fn kill_daemon(suite: &Suite, daemon: &str) -> anyhow::Result<()> {
+pub fn kill_daemon(suite: &Suite, daemon: &str) -> anyhow::Result<()> {
     let plan = suite.cluster.plan()?;
     let old = plan
         .pid(daemon)

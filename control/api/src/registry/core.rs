@@ -3,7 +3,10 @@
 use k8s_openapi::api as k8s;
 
 use super::schema;
-use super::{ALL, NO_COLLECTION, NameRule, PLAIN, Row, SCALE, StatusRule, Subresource, status_of};
+use super::{
+    ALL, NO_COLLECTION, NameRule, PLAIN, Row, SCALE, STATUS_VERBS, StatusRule, Subresource,
+    status_of,
+};
 use crate::{defaults, table, validation};
 
 const EVENT_FIELDS: &[(&str, &str, &str)] = &[
@@ -23,6 +26,17 @@ const EVENT_FIELDS: &[(&str, &str, &str)] = &[
     ("source", "source.component", ""),
     ("type", "type", ""),
 ];
+
+/// Whatever HTTP there is behind an object.
+const fn proxy(kind: &'static str) -> Subresource {
+    Subresource {
+        name: "proxy",
+        group: "",
+        version: "v1",
+        kind,
+        verbs: &["create", "delete", "get", "patch", "update"],
+    }
+}
 
 pub static ROWS: &[Row] = &[
     Row {
@@ -119,7 +133,7 @@ pub static ROWS: &[Row] = &[
         categories: &[],
         namespaced: false,
         verbs: ALL,
-        subresources: &[status_of("", "v1", "Node")],
+        subresources: &[proxy("NodeProxyOptions"), status_of("", "v1", "Node")],
         name_rule: NameRule::Dns1123Subdomain,
         generation: false,
         status: StatusRule::KeptOnCreate,
@@ -159,6 +173,13 @@ pub static ROWS: &[Row] = &[
                 verbs: &["create"],
             },
             Subresource {
+                name: "ephemeralcontainers",
+                group: "",
+                version: "v1",
+                kind: "Pod",
+                verbs: STATUS_VERBS,
+            },
+            Subresource {
                 name: "eviction",
                 group: "policy",
                 version: "v1",
@@ -186,6 +207,7 @@ pub static ROWS: &[Row] = &[
                 kind: "PodPortForwardOptions",
                 verbs: &["create", "get"],
             },
+            proxy("PodProxyOptions"),
             status_of("", "v1", "Pod"),
         ],
         name_rule: NameRule::Dns1123Subdomain,
@@ -274,7 +296,7 @@ pub static ROWS: &[Row] = &[
         categories: &["all"],
         namespaced: true,
         verbs: ALL,
-        subresources: &[status_of("", "v1", "Service")],
+        subresources: &[proxy("ServiceProxyOptions"), status_of("", "v1", "Service")],
         name_rule: NameRule::Dns1035Label,
         generation: false,
         status: StatusRule::Subresource,

@@ -11,11 +11,19 @@ use crate::pod::is_sidecar;
 use crate::quantity::Quantity;
 use crate::status::Errors;
 
+/// The lists of containers that a pod has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum List {
+    Main,
+    Init,
+    Ephemeral,
+}
+
 /// Names that an earlier container list of the pod has taken are duplicates too.
 pub fn containers<'a>(
     path: &str,
     containers: &'a [Value],
-    init: bool,
+    list: List,
     taken: &mut Vec<&'a str>,
     volumes: &[&str],
     errors: &mut Errors,
@@ -37,12 +45,17 @@ pub fn containers<'a>(
             }
             taken.push(name);
         }
-        one(&path, container, init, volumes, errors);
+        common(&path, container, volumes, errors);
+        match list {
+            List::Main | List::Init => lasting(&path, container, list == List::Init, errors),
+            List::Ephemeral => ephemeral(&path, container, errors),
+        }
     }
     host_port_conflicts(path, containers, errors);
 }
 
-fn one(path: &str, container: &Value, init: bool, volumes: &[&str], errors: &mut Errors) {
+/// What holds for every container.
+fn common(path: &str, container: &Value, volumes: &[&str], errors: &mut Errors) {
     let image = text(container, "image");
     if image.is_empty() {
         errors.required(&format!("{path}.image"), "");
@@ -69,6 +82,10 @@ fn one(path: &str, container: &Value, init: bool, volumes: &[&str], errors: &mut
     environment(path, container, errors);
     mounts(path, container, volumes, errors);
     resources(&format!("{path}.resources"), container, errors);
+}
+
+/// Probes, hooks and restart policy.
+fn lasting(path: &str, container: &Value, init: bool, errors: &mut Errors) {
     let restartable = !init || is_sidecar(container);
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let Some(found) = at(container, probe) else {
@@ -114,6 +131,44 @@ fn one(path: &str, container: &Value, init: bool, volumes: &[&str], errors: &mut
                 &format!("{path}.restartPolicy"),
                 "may not be set for non-init containers",
             );
+        }
+    }
+}
+
+/// What a container that was added to a running pod must not have: nobody is to rely on it.
+const NOT_EPHEMERAL: &[&str] = &[
+    "ports",
+    "resources",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+];
+
+/// Source: `validateEphemeralContainers`.
+fn ephemeral(path: &str, container: &Value, errors: &mut Errors) {
+    const WHY: &str = "cannot be set for an Ephemeral Container";
+    for field in NOT_EPHEMERAL {
+        let set = match at(container, field) {
+            None => false,
+            // Lists, and the struct that is always there.
+            Some(Value::Array(items)) => !items.is_empty(),
+            Some(Value::Object(fields)) if *field == "resources" => !fields.is_empty(),
+            Some(Value::String(text)) => !text.is_empty(),
+            Some(_) => true,
+        };
+        if set {
+            errors.forbidden(&format!("{path}.{field}"), WHY);
+        }
+    }
+    for (i, mount) in list(container, "volumeMounts").iter().enumerate() {
+        for field in ["subPath", "subPathExpr"] {
+            if !text(mount, field).is_empty() {
+                errors.forbidden(&format!("{path}.volumeMounts[{i}].{field}"), WHY);
+            }
         }
     }
 }

@@ -2,22 +2,24 @@
 
 use serde_json::{Value, json};
 
+use super::container::{self, List};
 use super::metadata::{
     dns1123_label_faults, dns1123_subdomain_faults, invalid_each, label_value_faults, labels,
     qualified_name_faults,
 };
-use super::{container, non_negative, one_of, selector, volume};
+use super::{non_negative, one_of, selector, volume};
 use crate::json::{at, flag, int, list, put, remove, text};
 use crate::status::Errors;
 
 pub fn pod(pod: &Value, errors: &mut Errors) {
     let spec = at(pod, "spec").unwrap_or(&Value::Null);
     pod_spec("spec", spec, errors);
-    if !list(spec, "ephemeralContainers").is_empty() {
-        errors.forbidden(
-            "spec.ephemeralContainers",
-            "ephemeral containers are not supported",
-        );
+}
+
+/// What holds for a new pod only.
+pub fn pod_create(pod: &Value, errors: &mut Errors) {
+    if !list(pod, "spec.ephemeralContainers").is_empty() {
+        errors.forbidden("spec.ephemeralContainers", "cannot be set on create");
     }
 }
 
@@ -31,7 +33,7 @@ pub fn pod_spec(path: &str, spec: &Value, errors: &mut Errors) {
     container::containers(
         &format!("{path}.containers"),
         mains,
-        false,
+        List::Main,
         &mut names,
         &volumes,
         errors,
@@ -39,11 +41,12 @@ pub fn pod_spec(path: &str, spec: &Value, errors: &mut Errors) {
     container::containers(
         &format!("{path}.initContainers"),
         list(spec, "initContainers"),
-        true,
+        List::Init,
         &mut names,
         &volumes,
         errors,
     );
+    ephemeral_containers(path, spec, names, &volumes, errors);
     one_of(
         &format!("{path}.restartPolicy"),
         text(spec, "restartPolicy"),
@@ -109,6 +112,26 @@ pub fn pod_spec(path: &str, spec: &Value, errors: &mut Errors) {
         let path = format!("{path}.schedulingGates[{i}]");
         invalid_each(&path, name, qualified_name_faults(name), errors);
     }
+}
+
+/// `others` are the names of the containers that were there from the start.
+fn ephemeral_containers<'a>(
+    path: &str,
+    spec: &'a Value,
+    mut others: Vec<&'a str>,
+    volumes: &[&str],
+    errors: &mut Errors,
+) {
+    let added = list(spec, "ephemeralContainers");
+    let path = format!("{path}.ephemeralContainers");
+    for (i, container) in added.iter().enumerate() {
+        let target = text(container, "targetContainerName");
+        if !target.is_empty() && !others.contains(&target) {
+            errors.not_found(&format!("{path}[{i}].targetContainerName"), target);
+        }
+    }
+    let list = List::Ephemeral;
+    container::containers(&path, added, list, &mut others, volumes, errors);
 }
 
 fn dns(path: &str, spec: &Value, errors: &mut Errors) {
@@ -359,7 +382,7 @@ fn security(path: &str, spec: &Value, errors: &mut Errors) {
         at(spec, "securityContext"),
     ))
     .chain(
-        ["initContainers", "containers"]
+        ["initContainers", "containers", "ephemeralContainers"]
             .into_iter()
             .flat_map(|key| {
                 list(spec, key).iter().enumerate().map(move |(i, c)| {
@@ -464,6 +487,26 @@ pub fn pod_update(new: &Value, old: &Value, errors: &mut Errors) {
     }
     if fixed_part(new) != fixed_part(old) {
         errors.forbidden("spec", changed(new, old));
+    }
+}
+
+/// `pods/ephemeralcontainers` adds, and does nothing else.
+pub fn ephemeral_containers_update(new: &Value, old: &Value, errors: &mut Errors) {
+    let path = "spec.ephemeralContainers";
+    let after = list(new, path);
+    for (i, before) in list(old, path).iter().enumerate() {
+        let name = text(before, "name");
+        match after.iter().find(|c| text(c, "name") == name) {
+            None => errors.forbidden(
+                path,
+                format!("existing ephemeral containers {name:?} may not be removed\n"),
+            ),
+            Some(now) if now != before => errors.forbidden(
+                &format!("{path}[{i}]"),
+                format!("existing ephemeral containers {name:?} may not be changed\n"),
+            ),
+            Some(_) => {}
+        }
     }
 }
 
@@ -588,6 +631,68 @@ mod tests {
             ),
         ] {
             assert_eq!(faults(spec), [fault]);
+        }
+    }
+
+    #[test]
+    fn ephemeral_containers() {
+        let with = |added: Value| {
+            json!({"containers": [{"name": "c", "image": "i"}], "ephemeralContainers": added,
+                   "initContainers": [{"name": "init", "image": "i"}],
+                   "volumes": [{"name": "v", "emptyDir": {}}]})
+        };
+        let none: [&str; 0] = [];
+        let good = json!([{
+            "name": "d", "image": "i", "stdin": true, "tty": true, "targetContainerName": "c",
+            "securityContext": {"capabilities": {"add": ["SYS_PTRACE"]}},
+            "volumeMounts": [{"name": "v", "mountPath": "/v"}], "resources": {},
+        }]);
+        assert_eq!(faults(with(good)), none);
+        for (extra, fault) in [
+            (json!({"name": "c"}), "name: Duplicate value: \"c\""),
+            (json!({"name": "init"}), "name: Duplicate value: \"init\""),
+            (json!({"name": ""}), "name: Required value"),
+            (json!({"image": ""}), "image: Required value"),
+            (
+                json!({"targetContainerName": "x"}),
+                "targetContainerName: Not found: \"x\"",
+            ),
+            // Not another ephemeral one either.
+            (
+                json!({"targetContainerName": "d"}),
+                "targetContainerName: Not found: \"d\"",
+            ),
+            (
+                json!({"ports": [{"containerPort": 80}]}),
+                "ports: Forbidden: cannot be set for an Ephemeral Container",
+            ),
+            (
+                json!({"resources": {"limits": {"cpu": "1"}}}),
+                "resources: Forbidden: cannot be set for an Ephemeral Container",
+            ),
+            (
+                json!({"livenessProbe": {"exec": {"command": ["x"]}}}),
+                "livenessProbe: Forbidden: cannot be set for an Ephemeral Container",
+            ),
+            (
+                json!({"lifecycle": {}}),
+                "lifecycle: Forbidden: cannot be set for an Ephemeral Container",
+            ),
+            (
+                json!({"volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": "s"}]}),
+                "volumeMounts[0].subPath: Forbidden: cannot be set for an Ephemeral Container",
+            ),
+            (
+                json!({"securityContext": {"runAsUser": -1}}),
+                "securityContext.runAsUser: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+            ),
+        ] {
+            let mut container = json!({"name": "d", "image": "i"});
+            for (key, value) in extra.as_object().unwrap() {
+                container[key.as_str()] = value.clone();
+            }
+            let fault = format!("spec.ephemeralContainers[0].{fault}");
+            assert_eq!(faults(with(json!([container]))), [fault], "{extra}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Answers: objects, Status errors, streams; gzip and YAML.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -14,12 +14,8 @@ use serde_json::Value;
 
 use super::negotiate::Accept;
 
-pub type Body = UnsyncBoxBody<Bytes, Broken>;
-
-/// The body ends before it is whole: the connection shows it.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-#[error("the answer was broken off")]
-pub struct Broken;
+/// A body that fails breaks its connection off, so that nobody takes it for whole.
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 const WARNING: HeaderName = HeaderName::from_static("warning");
 const JSON: &str = "application/json";
@@ -28,9 +24,8 @@ const INDENT_TO: usize = 4 << 20;
 const GZIP_FROM: usize = 128 << 10;
 
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into())
-        .map_err(|never| match never {})
-        .boxed_unsync()
+    let whole = Full::new(bytes.into());
+    whole.map_err(|never| match never {}).boxed_unsync()
 }
 
 pub fn stream(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Body {
@@ -39,7 +34,7 @@ pub fn stream(chunks: impl Stream<Item = Bytes> + Send + 'static) -> Body {
 }
 
 /// As `stream`, for what may not become whole.
-pub fn parts(chunks: impl Stream<Item = Result<Bytes, Broken>> + Send + 'static) -> Body {
+pub fn parts(chunks: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Body {
     use futures::StreamExt as _;
     StreamBody::new(chunks.map(|chunk| chunk.map(Frame::data))).boxed_unsync()
 }
@@ -120,8 +115,7 @@ pub async fn indent(response: Response<Body>) -> Response<Body> {
     let (parts, body) = response.into_parts();
     let bytes = match body.collect().await {
         Ok(collected) => collected.to_bytes(),
-        // What has a size is there as a whole.
-        Err(Broken) => return error(&ApiError::internal(Broken)),
+        Err(failure) => return error(&ApiError::internal(failure)),
     };
     let indented =
         serde_json::from_slice::<Value>(&bytes).and_then(|value| serde_json::to_vec_pretty(&value));
@@ -142,8 +136,7 @@ pub async fn compress(response: Response<Body>) -> Response<Body> {
     let (mut parts, body) = response.into_parts();
     let bytes = match body.collect().await {
         Ok(collected) => collected.to_bytes(),
-        // What has a size is there as a whole.
-        Err(Broken) => return error(&ApiError::internal(Broken)),
+        Err(failure) => return error(&ApiError::internal(failure)),
     };
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     let packed = encoder.write_all(&bytes).and_then(|()| encoder.finish());

@@ -21,8 +21,9 @@ use tokio_util::task::TaskTracker;
 use crate::auth::{User, authenticate};
 use crate::handler;
 use crate::http::reply::{self, Body};
-use crate::kubelet::Stream;
 use crate::pki::Pki;
+use crate::proxy::Caller;
+use crate::route;
 use crate::server::Api;
 use crate::tls;
 
@@ -132,8 +133,11 @@ async fn connection(
         let (api, user) = (api.clone(), user.clone());
         async move {
             // What a stream began is to be in the audit log, whether its client stays or not.
-            let last = request.uri().path().rsplit('/').next().unwrap_or("");
-            let stream = last == "log" || Stream::of(last).is_some();
+            let stream = route::is_stream(request.uri().path());
+            let gone = CancellationToken::new();
+            let _here = gone.clone().drop_guard();
+            let mut request = request;
+            request.extensions_mut().insert(Caller { peer, gone });
             if !stream && matches!(*request.method(), Method::GET | Method::HEAD) {
                 return Ok::<_, Infallible>(handler::handle(api, peer, user, request).await);
             }

@@ -144,7 +144,8 @@ fn restricted_update(request: &Request, new: &Value, old: &Value) -> Result<()> 
     let name = text(old, "metadata.name");
     let verdict = match (request.kind.id(), request.resource.subresource.as_str()) {
         (("", "Pod"), "status") => node_restriction::pod_status(node, new, old),
-        (("", "Pod"), _) => node_restriction::pod_update(node),
+        (("", "Pod"), "") => node_restriction::pod_update(node),
+        (("", "Pod"), other) => node_restriction::pod_subresource(other),
         (("", "Node"), _) => node_restriction::node(node, new, Some(old)),
         (("", "PersistentVolumeClaim"), "status") => node_restriction::claim_status(node, new, old),
         (("", "PersistentVolumeClaim"), _) => Err("may only update PVC status".into()),

@@ -1,7 +1,7 @@
 //! The body of a list. A long one is written piece by piece while the client takes it, from the
 //! objects that the cache has anyway: a list costs no memory of its own size.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use super::Request;
 use super::list::Page;
 use super::render::ListForm;
 use crate::http::negotiate;
-use crate::http::reply::{self, Body, Broken};
+use crate::http::reply::{self, Body};
 use crate::object::Object;
 
 /// What is short is answered at once.
@@ -75,17 +75,21 @@ pub fn answer(request: &Request, page: Page) -> Result<Response<Body>, ApiError>
     Ok(response)
 }
 
+fn broken() -> io::Error {
+    io::Error::other("the client did not take the list in time")
+}
+
 /// What is written; an error at the end if it isn't all.
 fn until_whole(
     body: mpsc::Receiver<Bytes>,
     whole: Arc<AtomicBool>,
-) -> impl Stream<Item = Result<Bytes, Broken>> {
+) -> impl Stream<Item = io::Result<Bytes>> {
     futures::stream::unfold(Some((body, whole)), async |state| {
         let (mut body, whole) = state?;
         match body.recv().await {
             Some(piece) => Some((Ok(piece), Some((body, whole)))),
             None if whole.load(Ordering::Acquire) => None,
-            None => Some((Err(Broken), None)),
+            None => Some((Err(broken()), None)),
         }
     })
 }

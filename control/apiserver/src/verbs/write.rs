@@ -29,6 +29,8 @@ pub enum Part {
     Finalize,
     /// The conditions of a certificate signing request.
     Approval,
+    /// A pod's `spec.ephemeralContainers`.
+    Ephemeral,
 }
 
 pub fn put(kind: &Kind, object: &Value) -> Change {
@@ -196,6 +198,7 @@ pub async fn modify(
             }
             Part::Status => strategy::prepare_status_update(storage, &mut new, &old)?,
             Part::Finalize => strategy::prepare_finalize(storage, &mut new, &old)?,
+            Part::Ephemeral => strategy::prepare_ephemeral(storage, &mut new, &old)?,
             Part::Approval => {
                 strategy::prepare_approval(storage, &mut new, &old, jiff::Timestamp::now())?
             }

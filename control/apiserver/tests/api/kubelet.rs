@@ -22,9 +22,8 @@ use crate::client::{Client, Cluster, LIMIT};
 
 type Reply = Response<http_body_util::combinators::UnsyncBoxBody<Bytes, Infallible>>;
 
-/// A port like a kubelet's: it takes clients of the cluster's authority only. Each request's path
-/// goes to the channel; logs never end, exec echoes.
-async fn node_port(cluster: &Cluster, seen: mpsc::UnboundedSender<String>) -> u16 {
+/// A kubelet's side of TLS: it takes clients of the cluster's authority only.
+pub fn acceptor(cluster: &Cluster) -> TlsAcceptor {
     let authority = Authority::open(&cluster.dir.path().join("data/pki")).unwrap();
     let identity = Identity {
         user: "system:node:n1".into(),
@@ -49,7 +48,12 @@ async fn node_port(cluster: &Cluster, seen: mpsc::UnboundedSender<String>) -> u1
             PrivatePkcs8KeyDer::from(der(&pair.key)).into(),
         )
         .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    TlsAcceptor::from(Arc::new(tls))
+}
+
+/// A port like a kubelet's. Each request's path goes to the channel; logs never end, exec echoes.
+async fn node_port(cluster: &Cluster, seen: mpsc::UnboundedSender<String>) -> u16 {
+    let acceptor = acceptor(cluster);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {

@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod dns;
 pub mod downward;
 pub mod env;
+pub mod ephemeral;
 pub mod expand;
 pub mod image_ref;
 pub mod logline;

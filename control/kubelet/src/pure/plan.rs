@@ -2,14 +2,16 @@
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
+use super::ephemeral;
 use super::model::{ContainerRecord, PodRuntime, ProbeKind, Probes, RunState};
 use super::resources::is_sidecar;
 
-/// Containers of a pod are init containers (sidecars among them) or regular ones.
+/// Containers of a pod are init containers (sidecars among them), regular ones, or were added later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     Init,
     Regular,
+    Ephemeral,
 }
 
 /// A container to start.
@@ -113,7 +115,8 @@ pub fn plan(
     };
 
     let mut kill = vec![];
-    let mut starts = vec![];
+    // They may be there to see why initialization doesn't get on.
+    let mut starts = ephemeral::starts(spec, runtime);
     let probe_kill = |r: &ContainerRecord, kill: &mut Vec<Kill>| -> bool {
         match probes.get(&r.id).and_then(|p| p.restart) {
             Some(kind) => {
@@ -339,6 +342,23 @@ mod tests {
             starts(run(&s, with(vec![record("a", RunState::Running, 0)]))),
             []
         );
+    }
+
+    #[test]
+    fn ephemeral_containers_start_beside_and_hold_nothing_up() {
+        let mut s = spec("OnFailure", &[("i", false)], &["a"]);
+        s.ephemeral_containers = Some(serde_json::from_value(json!([{"name": "d"}])).unwrap());
+        let i = record("i", RunState::Running, 0);
+        assert_eq!(starts(run(&s, with(vec![i]))), [(Role::Ephemeral, 0)]);
+        let d = record("d", RunState::Running, 0);
+        let a = record("a", RunState::Exited, 0);
+        assert_eq!(run(&s, with(vec![a, d])), Plan::Finish);
+        // In a new sandbox they aren't run again.
+        let mut d = record("d", RunState::Exited, 1);
+        d.sandbox_id = "old".into();
+        let i = record("i", RunState::Exited, 0);
+        let a = record("a", RunState::Running, 0);
+        assert_eq!(starts(run(&s, with(vec![a, i, d]))), []);
     }
 
     #[test]

@@ -109,7 +109,14 @@ pub fn any_privileged(spec: &PodSpec) -> bool {
         .iter()
         .flatten()
         .chain(&spec.containers)
-        .any(|c| c.security_context.as_ref().and_then(|s| s.privileged) == Some(true))
+        .map(|c| c.security_context.as_ref())
+        .chain(
+            spec.ephemeral_containers
+                .iter()
+                .flatten()
+                .map(|e| e.security_context.as_ref()),
+        )
+        .any(|s| s.and_then(|s| s.privileged) == Some(true))
 }
 
 /// The first sysctl that a pod may not set, with the reason.

@@ -9,6 +9,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::ephemeral;
 use super::model::{ContainerRecord, PodRuntime, Probes, RunState};
 use super::resources::{is_sidecar, qos};
 
@@ -503,6 +504,22 @@ pub fn pod_status(i: &StatusInputs<'_>) -> PodStatus {
             container_status(i, c, false, has_init, before.as_ref())
         })
         .collect();
+    let ephemeral: Vec<ContainerStatus> = spec
+        .ephemeral_containers
+        .iter()
+        .flatten()
+        .map(|e| {
+            let known = old.and_then(|o| o.ephemeral_container_statuses.as_ref());
+            let before = old_of(known, &e.name);
+            let c = ephemeral::container(e);
+            ContainerStatus {
+                // Nothing says of them whether they are.
+                ready: false,
+                started: None,
+                ..container_status(i, &c, false, has_init, before.as_ref())
+            }
+        })
+        .collect();
     // A pod that was refused never had containers.
     let refused = i.verdict.is_some()
         && i.runtime.containers.is_empty()
@@ -556,6 +573,7 @@ pub fn pod_status(i: &StatusInputs<'_>) -> PodStatus {
         conditions: Some(conditions),
         init_container_statuses: (has_init && !refused).then_some(init),
         container_statuses: (!refused).then_some(regular),
+        ephemeral_container_statuses: (!ephemeral.is_empty() && !refused).then_some(ephemeral),
         host_ip: i.host_ips.first().cloned(),
         host_ips: (!i.host_ips.is_empty()).then(|| {
             i.host_ips

@@ -318,3 +318,29 @@ fn a_lost_container_keeps_its_count() {
     assert_eq!(last_exit(a), Some(137));
     assert!(!a.ready);
 }
+
+#[test]
+fn ephemeral_containers_count_for_nothing_but_themselves() {
+    let mut p = pod("Always", &[], &["a"]);
+    let added = json!([{"name": "d", "image": "img"}, {"name": "e", "image": "img"}]);
+    p.spec.as_mut().unwrap().ephemeral_containers = Some(serde_json::from_value(added).unwrap());
+    let containers = vec![
+        rec("a", 0, RunState::Running, 0),
+        rec("d", 0, RunState::Exited, 3),
+    ];
+    let case = Case {
+        terminal: false,
+        ready: true,
+        waiting: Some(("e", "ErrImagePull")),
+    };
+    let s = status(&p, containers, case);
+    assert_eq!(s.phase.as_deref(), Some("Running"));
+    let ready = s.conditions.iter().flatten().find(|c| c.type_ == "Ready");
+    assert_eq!(ready.unwrap().status, "True");
+    assert_eq!(s.container_statuses.unwrap().len(), 1);
+    let added = serde_json::to_value(s.ephemeral_container_statuses).unwrap();
+    assert_eq!(added[0]["state"]["terminated"]["exitCode"], 3);
+    assert_eq!(added[0]["ready"], false);
+    assert_eq!(added[0].get("started"), None);
+    assert_eq!(added[1]["state"]["waiting"]["reason"], "ErrImagePull");
+}

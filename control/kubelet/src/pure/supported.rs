@@ -1,6 +1,7 @@
 //! The pod fields that this kubelet carries out. A pod with any other is refused by the field's name.
 
-use serde_json::Value;
+use k8s_openapi::api::core::v1::EphemeralContainer;
+use serde_json::{Value, json};
 
 /// Fields of a pod's spec. `[]` is any list item, `{}` any map key, `**` the whole subtree,
 /// `=a|b` the only values. `C` at the start of a line stands for `containers[]` and `initContainers[]`.
@@ -17,6 +18,8 @@ const FIELDS: &[&str] = &[
     "schedulingGates.**",
     "tolerations.**",
     "topologySpreadConstraints.**",
+    // They are looked at when they are started.
+    "ephemeralContainers.**",
     // The pod.
     "activeDeadlineSeconds",
     "automountServiceAccountToken",
@@ -156,6 +159,26 @@ fn patterns() -> Vec<String> {
     out
 }
 
+/// What an ephemeral container has besides.
+const EPHEMERAL: &[&str] = &["ephemeralContainers[].targetContainerName"];
+
+/// The fields of an ephemeral container that aren't supported: they fail it alone, not the pod.
+pub fn unsupported_ephemeral(e: &EphemeralContainer) -> Vec<String> {
+    let mut patterns: Vec<String> = patterns()
+        .iter()
+        .filter_map(|p| p.strip_prefix("containers[]."))
+        .map(|field| format!("ephemeralContainers[].{field}"))
+        .collect();
+    patterns.extend(EPHEMERAL.iter().map(|p| p.to_string()));
+    let mut out = vec![];
+    let spec = json!({"ephemeralContainers": [e]});
+    walk(&spec, &patterns, "", "spec", &mut out);
+    let own = "spec.ephemeralContainers[0].";
+    out.iter()
+        .map(|path| path.strip_prefix(own).unwrap_or(path).to_string())
+        .collect()
+}
+
 /// The fields of a pod's spec (as JSON) that aren't supported, as paths such as
 /// `spec.containers[0].livenessProbe.grpc`. Empty values ask for nothing and are passed.
 pub fn unsupported(spec: &Value) -> Vec<String> {
@@ -263,7 +286,6 @@ fn bare(p: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn an_ordinary_pod_passes() {
@@ -319,13 +341,29 @@ mod tests {
                 json!({"containers": [{"restartPolicy": "Always"}]}),
                 "spec.containers[0].restartPolicy",
             ),
-            (
-                json!({"ephemeralContainers": [{"name": "x"}]}),
-                "spec.ephemeralContainers",
-            ),
         ] {
             assert_eq!(unsupported(&spec), [want], "{spec}");
         }
+    }
+
+    #[test]
+    fn ephemeral_containers_fail_alone() {
+        let spec = json!({"ephemeralContainers": [{"name": "x", "newField": 1}]});
+        assert_eq!(unsupported(&spec), Vec::<String>::new());
+        let of = |value: Value| unsupported_ephemeral(&serde_json::from_value(value).unwrap());
+        let good = json!({"name": "d", "image": "i", "targetContainerName": "c", "stdin": true,
+            "resources": {}, "securityContext": {"capabilities": {"add": ["SYS_PTRACE"]}}});
+        assert_eq!(of(good), Vec::<String>::new());
+        assert_eq!(
+            of(
+                json!({"name": "d", "volumeDevices": [{"name": "b", "devicePath": "/b"}],
+                "securityContext": {"seccompProfile": {"type": "Localhost"}}})
+            ),
+            [
+                "securityContext.seccompProfile.type: Localhost",
+                "volumeDevices"
+            ]
+        );
     }
 
     #[test]

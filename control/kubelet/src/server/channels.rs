@@ -16,7 +16,7 @@ use tracing::debug;
 use super::logs::text;
 use crate::kubelet::Kubelet;
 use crate::labels;
-use crate::pure::env::find_container;
+use crate::pure::ephemeral::has_container;
 
 pub const V5: &str = "v5.channel.k8s.io";
 pub const V4: &str = "v4.channel.k8s.io";
@@ -152,7 +152,7 @@ async fn target(
     let pod = k
         .find_pod(namespace, name)
         .ok_or_else(|| format!("pod {name:?} does not exist on this node"))?;
-    if find_container(&pod, container).is_none() {
+    if !has_container(&pod, container) {
         return Err(format!(
             "container {container:?} is not part of pod {name:?}"
         ));

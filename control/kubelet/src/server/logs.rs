@@ -21,7 +21,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::kubelet::Kubelet;
 use crate::labels;
-use crate::pure::env::find_container;
+use crate::pure::ephemeral::has_container;
 use crate::pure::logline::{LogFilter, LogWriter, tail_offset};
 
 /// How often a followed log is looked at.
@@ -101,7 +101,7 @@ pub(super) async fn serve(
             format!("pod {name:?} does not exist on this node"),
         );
     };
-    if find_container(&pod, &container).is_none() {
+    if !has_container(&pod, &container) {
         return text(
             StatusCode::NOT_FOUND,
             format!("container {container:?} is not part of pod {name:?}"),
@@ -146,7 +146,8 @@ fn waiting_reason(pod: &Pod, container: &str) -> Option<String> {
         .container_statuses
         .iter()
         .flatten()
-        .chain(status.init_container_statuses.iter().flatten());
+        .chain(status.init_container_statuses.iter().flatten())
+        .chain(status.ephemeral_container_statuses.iter().flatten());
     all.into_iter()
         .find(|s| s.name == container)?
         .state

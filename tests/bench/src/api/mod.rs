@@ -302,7 +302,7 @@ async fn fan_out(binary: &Path) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let server = Server::start(binary, dir.path()).await?;
     let mut client = server.connect().await?;
-    client.post(MAPS, &map("m", "0")).await?;
+    client.post(MAPS, &map("m", "start")).await?;
     let before = settled(server.pid()).await?;
     // How many events all watchers together have seen.
     let seen = Arc::new(AtomicUsize::new(0));

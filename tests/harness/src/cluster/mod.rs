@@ -395,14 +395,15 @@ impl Cluster {
                     None => bail!("node {} has no condition Ready", node.name),
                 }
             }
-            self.route_outside(&nodes)?;
+            self.route_to_pods(&nodes)?;
             Ok(Some(()))
         })
     }
 
-    /// Routes of the outside client to the pods of each node, as a router of the site has them.
-    fn route_outside(&self, nodes: &[serde_json::Value]) -> anyhow::Result<()> {
-        let outside = self.outside()?;
+    /// Routes of the outside client and of the control plane (for `pods/proxy`) to the pods of each
+    /// node, as a router of the site has them.
+    fn route_to_pods(&self, nodes: &[serde_json::Value]) -> anyhow::Result<()> {
+        let hosts = [self.outside()?, Netns::open(&self.layout.netns("control"))?];
         for node in &self.nodes {
             let object = nodes.iter().find(|n| n["metadata"]["name"] == *node.name);
             let cidrs = object.and_then(|n| n["spec"]["podCIDRs"].as_array());
@@ -417,7 +418,9 @@ impl Cluster {
                 } else {
                     node.ip6
                 };
-                link::route(&outside, (address, prefix.parse()?), Some(gateway), UPLINK)?;
+                for host in &hosts {
+                    link::route(host, (address, prefix.parse()?), Some(gateway), UPLINK)?;
+                }
             }
         }
         Ok(())

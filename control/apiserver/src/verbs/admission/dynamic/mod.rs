@@ -29,6 +29,16 @@ pub struct Own {
 }
 
 impl Own {
+    /// Of a connection: the query, which is no object, so that nothing of it can be changed.
+    pub fn query(kind: &'static str) -> Own {
+        Own {
+            group: "",
+            version: "v1",
+            kind,
+            schema: "",
+        }
+    }
+
     fn objects(&self) -> Objects {
         let kind = Named {
             group: self.group.into(),
