@@ -8,6 +8,7 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValu
 
 use super::authorizer::REQUEST_RESOURCE;
 use super::functions;
+use super::patterns::Patterns;
 use super::value::{Key, List, Value};
 use super::{arithmetic, library, lists, two_variables};
 
@@ -70,6 +71,7 @@ pub fn no_overload<T>() -> Result<T, EvalError> {
 
 pub fn evaluate(
     expr: &IdedExpr,
+    patterns: &Patterns,
     variables: &BTreeMap<&str, Value>,
     budget: &mut Budget,
 ) -> Evaluated {
@@ -78,6 +80,7 @@ pub fn evaluate(
             .iter()
             .map(|(k, v)| (k.to_string(), v.clone()))
             .collect(),
+        patterns,
         budget,
     };
     machine.eval(expr)
@@ -86,6 +89,7 @@ pub fn evaluate(
 struct Machine<'a> {
     /// The innermost last.
     variables: Vec<(String, Value)>,
+    patterns: &'a Patterns,
     budget: &'a mut Budget,
 }
 
@@ -323,7 +327,8 @@ impl Machine<'_> {
         };
         self.budget.spend(weight)?;
         let on_target = call.target.is_some() && space.is_none();
-        match arithmetic::operator(&name, &values) {
+        let found = arithmetic::operator(&name, &values);
+        match found.or_else(|| self.patterns.call(&name, &values, self.budget)) {
             Some(result) => result,
             None => library::call(&name, on_target, &values, self.budget),
         }

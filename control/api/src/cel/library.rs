@@ -13,7 +13,6 @@ use super::semver::Semver;
 use super::value::{Key, Value};
 use super::{authorizer, lists, named_format, semver, text};
 use crate::crd::format;
-use crate::crd::structural::regex;
 use crate::quantity::Quantity;
 use crate::time;
 
@@ -67,9 +66,6 @@ fn global(name: &str, values: &[Value], budget: &mut Budget) -> Option<Evaluated
             "int" | "uint" | "double" | "string" | "bytes" | "bool" | "timestamp" | "duration",
             [value],
         ) => convert(name, value),
-        ("matches", [Value::String(text), Value::String(pattern)]) => {
-            matches(text, pattern, budget)
-        }
         (
             "sets.contains" | "sets.intersects" | "sets.equivalent",
             [Value::List(a), Value::List(b)],
@@ -222,15 +218,6 @@ fn convert(to: &str, value: &Value) -> Evaluated {
     Ok(value.clone())
 }
 
-fn pattern(text: &str, budget: &mut Budget) -> Result<regex::Regex, EvalError> {
-    budget.spend(100 + text.len() as u64)?;
-    regex(text).map_err(|error| EvalError::Failed(format!("error parsing regexp: {error}")))
-}
-
-fn matches(text: &str, expression: &str, budget: &mut Budget) -> Evaluated {
-    Ok(Value::Bool(pattern(expression, budget)?.is_match(text)))
-}
-
 /// Where a search begins; `None` behind the end.
 fn search_from(text: &str, index: i64) -> Result<Option<usize>, EvalError> {
     match byte_at(text, index) {
@@ -257,7 +244,6 @@ fn string(name: &str, text: &Arc<str>, args: &[Value], budget: &mut Budget) -> O
         ("contains", [Value::String(other)]) => Ok(Value::Bool(text.contains(&**other))),
         ("startsWith", [Value::String(other)]) => Ok(Value::Bool(text.starts_with(&**other))),
         ("endsWith", [Value::String(other)]) => Ok(Value::Bool(text.ends_with(&**other))),
-        ("matches", [Value::String(expression)]) => matches(text, expression, budget),
         ("lowerAscii", []) => Ok(Value::text(text.to_ascii_lowercase())),
         ("upperAscii", []) => Ok(Value::text(text.to_ascii_uppercase())),
         ("trim", []) => Ok(Value::text(text.trim())),
@@ -306,12 +292,6 @@ fn string(name: &str, text: &Arc<str>, args: &[Value], budget: &mut Budget) -> O
         ("split", [Value::String(by)]) => Ok(split(text, by, -1)),
         ("split", [Value::String(by), Value::Int(most)]) => Ok(split(text, by, *most)),
         ("format", [Value::List(args)]) => text::format(text, &args.items, budget),
-        ("find", [Value::String(expression)]) => pattern(expression, budget)
-            .map(|found| Value::text(found.find(text).map_or("", |m| m.as_str()))),
-        ("findAll", [Value::String(expression)]) => find_all(text, expression, -1, budget),
-        ("findAll", [Value::String(expression), Value::Int(most)]) => {
-            find_all(text, expression, *most, budget)
-        }
         _ => return None,
     })
 }
@@ -343,16 +323,6 @@ fn split(text: &str, by: &str, most: i64) -> Value {
         (_, by) => text.split(by).map(Value::text).collect(),
     };
     Value::list(parts)
-}
-
-fn find_all(text: &str, expression: &str, most: i64, budget: &mut Budget) -> Evaluated {
-    let most = usize::try_from(most).unwrap_or(usize::MAX);
-    let found = pattern(expression, budget)?;
-    let found = found
-        .find_iter(text)
-        .take(most)
-        .map(|m| Value::text(m.as_str()));
-    Ok(Value::list(found.collect()))
 }
 
 fn date(name: &str, at: Timestamp, args: &[Value]) -> Option<Evaluated> {

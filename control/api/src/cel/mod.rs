@@ -14,6 +14,7 @@ mod functions;
 mod library;
 mod lists;
 mod named_format;
+mod patterns;
 mod semver;
 mod text;
 mod two_variables;
@@ -42,6 +43,7 @@ const PARSER_STACK: usize = 64 << 20;
 #[derive(Clone, Debug)]
 pub struct Program {
     expr: std::sync::Arc<IdedExpr>,
+    patterns: std::sync::Arc<patterns::Patterns>,
     /// The type of what it evaluates to.
     pub result: Type,
     /// Whether it names the variable.
@@ -53,10 +55,12 @@ impl Program {
     pub fn compile(source: &str, variables: &[(&str, Type)]) -> Result<Program, String> {
         let expr = parse(source)?;
         let result = check::check(&expr, variables)?;
+        let patterns = patterns::Patterns::of(&expr)?;
         let mut uses = Vec::new();
         names(&expr, &mut uses);
         Ok(Program {
             expr: std::sync::Arc::new(expr),
+            patterns: std::sync::Arc::new(patterns),
             result,
             uses,
         })
@@ -71,7 +75,7 @@ impl Program {
         variables: &BTreeMap<&str, Value>,
         budget: &mut Budget,
     ) -> Result<Value, EvalError> {
-        eval::evaluate(&self.expr, variables, budget)
+        eval::evaluate(&self.expr, &self.patterns, variables, budget)
     }
 }
 

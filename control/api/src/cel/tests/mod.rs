@@ -210,7 +210,13 @@ fn work_is_bounded() {
     let replaced = "['x']".to_string()
         + &".map(s, s.replace('', 'yyyyyyyyyyyyyyyyyyyyy'))".repeat(12)
         + ".size() > 0";
-    for rule in [nested, doubled, replaced] {
+    let patterns =
+        format!("{list}.all(a, {list}.all(b, 'x'.matches('(x{{1,' + string(a) + '}}){{1,90}}$')))");
+    let searched = format!(
+        "{list}.map(a, 'x').join('{long}').matches('(x*)*(y*)*(x*)*(y*)*(x*)*(y*)*(x*)*(y*)*(x*)*(y*)*z$')",
+        long = "y".repeat(9000)
+    );
+    for rule in [nested, doubled, replaced, patterns, searched] {
         let began = std::time::Instant::now();
         assert_eq!(
             evaluate(&rule).unwrap_err(),
