@@ -12,6 +12,7 @@ mod declared;
 mod eval;
 mod functions;
 mod library;
+mod list_kinds;
 mod lists;
 mod named_format;
 mod patterns;

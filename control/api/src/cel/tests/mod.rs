@@ -226,6 +226,23 @@ fn work_is_bounded() {
     }
 }
 
+#[test]
+fn going_through_a_list_costs_what_is_looked_at() {
+    let long = dynamic(&serde_json::Value::Array(vec![json!("x"); 100_000]));
+    for source in [
+        "x.all(a, x.exists(b, true))",
+        "x.all(i, a, x.exists(i, b, true))",
+    ] {
+        let program = Program::compile(source, &[("x", Type::Dyn)]).unwrap();
+        let variables = BTreeMap::from([("x", long.clone())]);
+        let began = std::time::Instant::now();
+        let result = program.evaluate(&variables, &mut Budget::new(1_000_000));
+        let paid = matches!(result, Ok(Value::Bool(true)) | Err(EvalError::Budget));
+        assert!(paid, "{source}: {result:?}");
+        assert!(began.elapsed().as_secs() < 5, "{source}");
+    }
+}
+
 /// Allows one thing.
 #[derive(Debug)]
 struct Only(Asked);
