@@ -22,10 +22,10 @@ mod two_variables;
 mod types;
 mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cel::IdedExpr;
-use cel::common::ast::{EntryExpr, Expr};
+use cel::common::ast::{EntryExpr, Expr, LiteralValue};
 use cel::parser::Parser;
 
 pub use authorizer::{Asked, Authorize, Decision, Question};
@@ -69,6 +69,12 @@ impl Program {
 
     pub fn uses(&self, variable: &str) -> bool {
         self.uses.iter().any(|u| u == variable)
+    }
+
+    /// The fields of a variable that the expression names; `None` if it may name any.
+    pub fn fields(&self, variable: &str) -> Option<BTreeSet<String>> {
+        let mut found = BTreeSet::new();
+        fields(&self.expr, variable, &mut found).then_some(found)
     }
 
     pub fn evaluate(
@@ -158,6 +164,31 @@ fn names(expr: &IdedExpr, found: &mut Vec<String>) {
     children(expr)
         .into_iter()
         .for_each(|child| names(child, found));
+}
+
+/// Adds the fields of a variable that are named; says whether it is named in no other way.
+fn fields(expr: &IdedExpr, variable: &str, found: &mut BTreeSet<String>) -> bool {
+    let is_it = |expr: &IdedExpr| matches!(&expr.expr, Expr::Ident(name) if name == variable);
+    match &expr.expr {
+        Expr::Ident(name) => return name != variable,
+        Expr::Select(select) if is_it(&select.operand) => {
+            found.insert(select.field.clone());
+            return true;
+        }
+        Expr::Call(call) if call.func_name == "_?._" => {
+            if let [operand, name] = call.args.as_slice()
+                && let Expr::Literal(LiteralValue::String(name)) = &name.expr
+                && is_it(operand)
+            {
+                found.insert(name.inner().to_string());
+                return true;
+            }
+        }
+        _ => {}
+    }
+    children(expr)
+        .into_iter()
+        .all(|child| fields(child, variable, found))
 }
 
 #[cfg(test)]

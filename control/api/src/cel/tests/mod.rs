@@ -227,6 +227,20 @@ fn work_is_bounded() {
 }
 
 #[test]
+fn the_fields_of_a_variable_that_are_named() {
+    let fields = |source: &str| {
+        let program = Program::compile(source, &[("v", Type::Dyn)]).unwrap();
+        program.fields("v")
+    };
+    let some = |names: &[&str]| Some(names.iter().map(|n| n.to_string()).collect());
+    assert_eq!(fields("v.a + [1].map(x, v.b.c)[0]"), some(&["a", "b"]));
+    assert_eq!(fields("has(v.a) && v.?b.hasValue()"), some(&["a", "b"]));
+    assert_eq!(fields("1 + 1"), some(&[]));
+    assert_eq!(fields("v['a']"), None);
+    assert_eq!(fields("size(v) + v.a"), None);
+}
+
+#[test]
 fn going_through_a_list_costs_what_is_looked_at() {
     let long = dynamic(&serde_json::Value::Array(vec![json!("x"); 100_000]));
     for source in [
