@@ -15,6 +15,7 @@ mod library;
 mod list_kinds;
 mod lists;
 mod named_format;
+mod network;
 mod patterns;
 mod semver;
 mod text;
