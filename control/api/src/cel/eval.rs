@@ -8,7 +8,8 @@ use cel::common::ast::{CallExpr, ComprehensionExpr, EntryExpr, Expr, LiteralValu
 
 use super::authorizer::REQUEST_RESOURCE;
 use super::functions;
-use super::value::{Key, List, Value};
+use super::patterns::Patterns;
+use super::value::{Key, Value};
 use super::{arithmetic, library, lists, two_variables};
 
 /// What evaluations together may still cost: some unit a step, and one for each ten bytes that a
@@ -70,6 +71,7 @@ pub fn no_overload<T>() -> Result<T, EvalError> {
 
 pub fn evaluate(
     expr: &IdedExpr,
+    patterns: &Patterns,
     variables: &BTreeMap<&str, Value>,
     budget: &mut Budget,
 ) -> Evaluated {
@@ -78,6 +80,7 @@ pub fn evaluate(
             .iter()
             .map(|(k, v)| (k.to_string(), v.clone()))
             .collect(),
+        patterns,
         budget,
     };
     machine.eval(expr)
@@ -86,6 +89,7 @@ pub fn evaluate(
 struct Machine<'a> {
     /// The innermost last.
     variables: Vec<(String, Value)>,
+    patterns: &'a Patterns,
     budget: &'a mut Budget,
 }
 
@@ -163,15 +167,15 @@ impl Machine<'_> {
 
     fn comprehension(&mut self, c: &ComprehensionExpr) -> Evaluated {
         let range = self.eval(&c.iter_range)?;
-        let items: Vec<Value> = match &range {
-            Value::List(list) => list.items.clone(),
-            Value::Map(map) => map.keys().map(Key::value).collect(),
-            _ => return no_overload(),
-        };
         let accu = self.eval(&c.accu_init)?;
         let depth = self.variables.len();
         self.variables.push((c.accu_var.clone(), accu));
-        let result = self.steps(c, depth, items);
+        // The items stay where they are: a list inside a list is gone through many times.
+        let result = match &range {
+            Value::List(list) => self.steps(c, depth, &mut list.items.iter().cloned()),
+            Value::Map(map) => self.steps(c, depth, &mut map.keys().map(Key::value)),
+            _ => no_overload(),
+        };
         let result = result.and_then(|()| self.eval(&c.result));
         self.variables.truncate(depth);
         result
@@ -181,7 +185,7 @@ impl Machine<'_> {
         &mut self,
         c: &ComprehensionExpr,
         accu: usize,
-        items: Vec<Value>,
+        items: &mut dyn Iterator<Item = Value>,
     ) -> Result<(), EvalError> {
         for item in items {
             if let Value::Bool(false) = self.eval(&c.loop_cond)? {
@@ -247,14 +251,24 @@ impl Machine<'_> {
     }
 
     fn two_variables(&mut self, found: &two_variables::Macro<'_>) -> Evaluated {
-        let pairs: Vec<(Value, Value)> = match self.eval(found.range)? {
-            Value::List(list) => (0..)
-                .map(Value::Int)
-                .zip(list.items.iter().cloned())
-                .collect(),
-            Value::Map(map) => map.iter().map(|(k, v)| (k.value(), v.clone())).collect(),
-            _ => return no_overload(),
-        };
+        let range = self.eval(found.range)?;
+        match &range {
+            Value::List(list) => {
+                let items = list.items.iter().cloned();
+                self.pairs(found, &mut (0..).map(Value::Int).zip(items))
+            }
+            Value::Map(map) => {
+                self.pairs(found, &mut map.iter().map(|(k, v)| (k.value(), v.clone())))
+            }
+            _ => no_overload(),
+        }
+    }
+
+    fn pairs(
+        &mut self,
+        found: &two_variables::Macro<'_>,
+        pairs: &mut dyn Iterator<Item = (Value, Value)>,
+    ) -> Evaluated {
         let depth = self.variables.len();
         let mut made = two_variables::Made::new(found.kind);
         for (first, second) in pairs {
@@ -323,7 +337,8 @@ impl Machine<'_> {
         };
         self.budget.spend(weight)?;
         let on_target = call.target.is_some() && space.is_none();
-        match arithmetic::operator(&name, &values) {
+        let found = arithmetic::operator(&name, &values);
+        match found.or_else(|| self.patterns.call(&name, &values, self.budget)) {
             Some(result) => result,
             None => library::call(&name, on_target, &values, self.budget),
         }
@@ -436,26 +451,4 @@ fn optional_index(operand: &Value, key: &Value) -> Value {
         other => arithmetic::index(other, key).ok(),
     };
     found.map_or_else(Value::none, Value::some)
-}
-
-impl List {
-    /// Both lists' items, as the first one's schema has lists add up.
-    pub fn plus(mut self, other: &List) -> List {
-        use crate::crd::structural::ListType;
-        for item in &other.items {
-            let there = match self.kind {
-                ListType::Atomic => None,
-                ListType::Set => self.items.iter().position(|i| i == item),
-                ListType::Map => self.items.iter().position(|i| {
-                    let key = |v: &Value, k: &String| field(v, k).ok().flatten();
-                    self.keys.iter().all(|k| key(i, k) == key(item, k))
-                }),
-            };
-            match there {
-                Some(at) => self.items[at] = item.clone(),
-                None => self.items.push(item.clone()),
-            }
-        }
-        self
-    }
 }

@@ -1,19 +1,16 @@
 //! Functions. Strings are counted in code points, as CEL does.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use ipnetwork::IpNetwork;
 use jiff::Timestamp;
 
 use super::eval::{Budget, EvalError, Evaluated, failed, no_overload};
+use super::network::{address, cidr_part, ip_part, network, url_part};
 use super::semver::Semver;
-use super::value::{Key, Value};
+use super::value::Value;
 use super::{authorizer, lists, named_format, semver, text};
 use crate::crd::format;
-use crate::crd::structural::regex;
 use crate::quantity::Quantity;
 use crate::time;
 
@@ -67,9 +64,6 @@ fn global(name: &str, values: &[Value], budget: &mut Budget) -> Option<Evaluated
             "int" | "uint" | "double" | "string" | "bytes" | "bool" | "timestamp" | "duration",
             [value],
         ) => convert(name, value),
-        ("matches", [Value::String(text), Value::String(pattern)]) => {
-            matches(text, pattern, budget)
-        }
         (
             "sets.contains" | "sets.intersects" | "sets.equivalent",
             [Value::List(a), Value::List(b)],
@@ -222,15 +216,6 @@ fn convert(to: &str, value: &Value) -> Evaluated {
     Ok(value.clone())
 }
 
-fn pattern(text: &str, budget: &mut Budget) -> Result<regex::Regex, EvalError> {
-    budget.spend(100 + text.len() as u64)?;
-    regex(text).map_err(|error| EvalError::Failed(format!("error parsing regexp: {error}")))
-}
-
-fn matches(text: &str, expression: &str, budget: &mut Budget) -> Evaluated {
-    Ok(Value::Bool(pattern(expression, budget)?.is_match(text)))
-}
-
 /// Where a search begins; `None` behind the end.
 fn search_from(text: &str, index: i64) -> Result<Option<usize>, EvalError> {
     match byte_at(text, index) {
@@ -257,7 +242,6 @@ fn string(name: &str, text: &Arc<str>, args: &[Value], budget: &mut Budget) -> O
         ("contains", [Value::String(other)]) => Ok(Value::Bool(text.contains(&**other))),
         ("startsWith", [Value::String(other)]) => Ok(Value::Bool(text.starts_with(&**other))),
         ("endsWith", [Value::String(other)]) => Ok(Value::Bool(text.ends_with(&**other))),
-        ("matches", [Value::String(expression)]) => matches(text, expression, budget),
         ("lowerAscii", []) => Ok(Value::text(text.to_ascii_lowercase())),
         ("upperAscii", []) => Ok(Value::text(text.to_ascii_uppercase())),
         ("trim", []) => Ok(Value::text(text.trim())),
@@ -306,12 +290,6 @@ fn string(name: &str, text: &Arc<str>, args: &[Value], budget: &mut Budget) -> O
         ("split", [Value::String(by)]) => Ok(split(text, by, -1)),
         ("split", [Value::String(by), Value::Int(most)]) => Ok(split(text, by, *most)),
         ("format", [Value::List(args)]) => text::format(text, &args.items, budget),
-        ("find", [Value::String(expression)]) => pattern(expression, budget)
-            .map(|found| Value::text(found.find(text).map_or("", |m| m.as_str()))),
-        ("findAll", [Value::String(expression)]) => find_all(text, expression, -1, budget),
-        ("findAll", [Value::String(expression), Value::Int(most)]) => {
-            find_all(text, expression, *most, budget)
-        }
         _ => return None,
     })
 }
@@ -343,16 +321,6 @@ fn split(text: &str, by: &str, most: i64) -> Value {
         (_, by) => text.split(by).map(Value::text).collect(),
     };
     Value::list(parts)
-}
-
-fn find_all(text: &str, expression: &str, most: i64, budget: &mut Budget) -> Evaluated {
-    let most = usize::try_from(most).unwrap_or(usize::MAX);
-    let found = pattern(expression, budget)?;
-    let found = found
-        .find_iter(text)
-        .take(most)
-        .map(|m| Value::text(m.as_str()));
-    Ok(Value::list(found.collect()))
 }
 
 fn date(name: &str, at: Timestamp, args: &[Value]) -> Option<Evaluated> {
@@ -448,157 +416,6 @@ fn semver_part(name: &str, version: &Semver, args: &[Value]) -> Option<Evaluated
         ("isLessThan", Some(order)) => Value::Bool(order == Ordering::Less),
         _ => return None,
     }))
-}
-
-/// Scheme, authority, path and query of a URL.
-fn parts(url: &str) -> (&str, &str, &str, &str) {
-    let url = url.split('#').next().unwrap_or(url);
-    let (url, query) = url.split_once('?').unwrap_or((url, ""));
-    let (scheme, rest) = match url.split_once(':') {
-        Some((scheme, rest)) if !url.starts_with('/') => (scheme, rest),
-        _ => ("", url),
-    };
-    let Some(rest) = rest.strip_prefix("//") else {
-        return (scheme, "", rest, query);
-    };
-    let end = rest.find('/').unwrap_or(rest.len());
-    let authority = &rest[..end];
-    let host = authority
-        .rsplit_once('@')
-        .map_or(authority, |(_, host)| host);
-    (scheme, host, &rest[end..], query)
-}
-
-fn url_part(name: &str, url: &str) -> Option<Evaluated> {
-    let (scheme, host, path, query) = parts(url);
-    let (hostname, port) = match host.strip_prefix('[').and_then(|h| h.split_once(']')) {
-        Some((inner, rest)) => (inner, rest.strip_prefix(':').unwrap_or("")),
-        None => host.rsplit_once(':').unwrap_or((host, "")),
-    };
-    let text = match name {
-        "getScheme" => scheme,
-        "getHost" => host,
-        "getHostname" => hostname,
-        "getPort" => port,
-        "getEscapedPath" => path,
-        "getQuery" => {
-            let mut found: BTreeMap<Key, Vec<Value>> = BTreeMap::new();
-            for pair in query.split('&').filter(|p| !p.is_empty()) {
-                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                let key = Key::String(unescaped(key).into());
-                found
-                    .entry(key)
-                    .or_default()
-                    .push(Value::text(unescaped(value)));
-            }
-            let lists = found
-                .into_iter()
-                .map(|(key, list)| (key, Value::list(list)));
-            return Some(Ok(Value::Map(Arc::new(lists.collect()))));
-        }
-        _ => return None,
-    };
-    Some(Ok(Value::text(text)))
-}
-
-fn unescaped(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = bytes
-            .get(at + 1..at + 3)
-            .and_then(|h| std::str::from_utf8(h).ok());
-        match (bytes[at], hex.and_then(|h| u8::from_str_radix(h, 16).ok())) {
-            (b'%', Some(byte)) => {
-                out.push(byte);
-                at += 2;
-            }
-            (b'+', _) => out.push(b' '),
-            (byte, _) => out.push(byte),
-        }
-        at += 1;
-    }
-    String::from_utf8_lossy(&out).into_owned()
-}
-
-/// An address without zone, and no IPv4 in IPv6's clothes.
-fn address(text: &str) -> Option<IpAddr> {
-    let ip: IpAddr = text.parse().ok()?;
-    match ip {
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => None,
-        ip => Some(ip),
-    }
-}
-
-fn network(text: &str) -> Option<IpNetwork> {
-    let (ip, prefix) = text.split_once('/')?;
-    let plain = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
-    address(ip).filter(|_| plain)?;
-    text.parse().ok()
-}
-
-fn ip_part(name: &str, ip: IpAddr) -> Option<Evaluated> {
-    let unicast_link_local = match ip {
-        IpAddr::V4(v4) => v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    let broadcast = matches!(ip, IpAddr::V4(v4) if v4.is_broadcast());
-    Some(Ok(match name {
-        "family" => Value::Int(if ip.is_ipv4() { 4 } else { 6 }),
-        "isUnspecified" => Value::Bool(ip.is_unspecified()),
-        "isLoopback" => Value::Bool(ip.is_loopback()),
-        "isLinkLocalMulticast" => Value::Bool(match ip {
-            IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
-            IpAddr::V6(v6) => v6.segments()[0] & 0xff0f == 0xff02,
-        }),
-        "isLinkLocalUnicast" => Value::Bool(unicast_link_local),
-        "isGlobalUnicast" => Value::Bool(
-            !(ip.is_unspecified()
-                || ip.is_loopback()
-                || ip.is_multicast()
-                || unicast_link_local
-                || broadcast),
-        ),
-        _ => return None,
-    }))
-}
-
-fn cidr_part(name: &str, cidr: &IpNetwork, args: &[Value]) -> Option<Evaluated> {
-    let masked = |cidr: &IpNetwork| IpNetwork::new(cidr.network(), cidr.prefix());
-    Some(match (name, args) {
-        ("containsIP", [value]) => {
-            let ip = match value {
-                Value::Ip(ip) => Some(*ip),
-                Value::String(text) => address(text),
-                _ => return None,
-            };
-            match ip {
-                Some(ip) => Ok(Value::Bool(cidr.contains(ip))),
-                None => failed("IP Address parse error during conversion from string"),
-            }
-        }
-        ("containsCIDR", [value]) => {
-            let other = match value {
-                Value::Cidr(other) => Some(*other),
-                Value::String(text) => network(text),
-                _ => return None,
-            };
-            match other {
-                Some(other) => Ok(Value::Bool(
-                    cidr.contains(other.network()) && cidr.prefix() <= other.prefix(),
-                )),
-                None => failed("CIDR parse error during conversion from string"),
-            }
-        }
-        ("ip", []) => Ok(Value::Ip(cidr.ip())),
-        ("masked", []) => match masked(cidr) {
-            Ok(masked) => Ok(Value::Cidr(masked)),
-            Err(error) => failed(error.to_string()),
-        },
-        ("prefixLength", []) => Ok(Value::Int(i64::from(cidr.prefix()))),
-        _ => return None,
-    })
 }
 
 fn optional(name: &str, inner: Option<&Value>, args: &[Value]) -> Option<Evaluated> {

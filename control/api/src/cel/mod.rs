@@ -12,18 +12,21 @@ mod declared;
 mod eval;
 mod functions;
 mod library;
+mod list_kinds;
 mod lists;
 mod named_format;
+mod network;
+mod patterns;
 mod semver;
 mod text;
 mod two_variables;
 mod types;
 mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cel::IdedExpr;
-use cel::common::ast::{EntryExpr, Expr};
+use cel::common::ast::{EntryExpr, Expr, LiteralValue};
 use cel::parser::Parser;
 
 pub use authorizer::{Asked, Authorize, Decision, Question};
@@ -42,6 +45,7 @@ const PARSER_STACK: usize = 64 << 20;
 #[derive(Clone, Debug)]
 pub struct Program {
     expr: std::sync::Arc<IdedExpr>,
+    patterns: std::sync::Arc<patterns::Patterns>,
     /// The type of what it evaluates to.
     pub result: Type,
     /// Whether it names the variable.
@@ -53,10 +57,12 @@ impl Program {
     pub fn compile(source: &str, variables: &[(&str, Type)]) -> Result<Program, String> {
         let expr = parse(source)?;
         let result = check::check(&expr, variables)?;
+        let patterns = patterns::Patterns::of(&expr)?;
         let mut uses = Vec::new();
         names(&expr, &mut uses);
         Ok(Program {
             expr: std::sync::Arc::new(expr),
+            patterns: std::sync::Arc::new(patterns),
             result,
             uses,
         })
@@ -66,12 +72,18 @@ impl Program {
         self.uses.iter().any(|u| u == variable)
     }
 
+    /// The fields of a variable that the expression names; `None` if it may name any.
+    pub fn fields(&self, variable: &str) -> Option<BTreeSet<String>> {
+        let mut found = BTreeSet::new();
+        fields(&self.expr, variable, &mut found).then_some(found)
+    }
+
     pub fn evaluate(
         &self,
         variables: &BTreeMap<&str, Value>,
         budget: &mut Budget,
     ) -> Result<Value, EvalError> {
-        eval::evaluate(&self.expr, variables, budget)
+        eval::evaluate(&self.expr, &self.patterns, variables, budget)
     }
 }
 
@@ -153,6 +165,31 @@ fn names(expr: &IdedExpr, found: &mut Vec<String>) {
     children(expr)
         .into_iter()
         .for_each(|child| names(child, found));
+}
+
+/// Adds the fields of a variable that are named; says whether it is named in no other way.
+fn fields(expr: &IdedExpr, variable: &str, found: &mut BTreeSet<String>) -> bool {
+    let is_it = |expr: &IdedExpr| matches!(&expr.expr, Expr::Ident(name) if name == variable);
+    match &expr.expr {
+        Expr::Ident(name) => return name != variable,
+        Expr::Select(select) if is_it(&select.operand) => {
+            found.insert(select.field.clone());
+            return true;
+        }
+        Expr::Call(call) if call.func_name == "_?._" => {
+            if let [operand, name] = call.args.as_slice()
+                && let Expr::Literal(LiteralValue::String(name)) = &name.expr
+                && is_it(operand)
+            {
+                found.insert(name.inner().to_string());
+                return true;
+            }
+        }
+        _ => {}
+    }
+    children(expr)
+        .into_iter()
+        .all(|child| fields(child, variable, found))
 }
 
 #[cfg(test)]

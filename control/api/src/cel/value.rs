@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value as Json;
 
 use super::authorizer::{Decision, Question};
+use super::list_kinds;
 use super::semver::Semver;
 use super::types::{Type, escape};
 use crate::crd::format;
@@ -171,23 +172,12 @@ impl PartialEq for Value {
             (Value::Semver(a), Value::Semver(b)) => a.cmp(b) == Ordering::Equal,
             (Value::Format(a), Value::Format(b)) => a == b,
             (Value::Decision(a), Value::Decision(b)) => a == b,
-            (Value::List(a), Value::List(b)) => lists_equal(a, b),
+            (Value::List(a), Value::List(b)) => list_kinds::equal(a, b),
             (Value::Map(a), Value::Map(b)) => a == b,
             (Value::Optional(a), Value::Optional(b)) => a == b,
             _ => self.compare(other) == Some(Ordering::Equal),
         }
     }
-}
-
-/// As the first one's schema has it.
-fn lists_equal(a: &List, b: &List) -> bool {
-    if a.items.len() != b.items.len() {
-        return false;
-    }
-    if a.kind == ListType::Atomic {
-        return a.items == b.items;
-    }
-    a.items.iter().all(|item| b.items.contains(item))
 }
 
 impl Value {

@@ -4,7 +4,8 @@
 
 use serde_json::Value;
 
-use super::structural::{Schema, object, regex, text, texts};
+use super::pattern::regex;
+use super::structural::{Schema, object, text, texts};
 use super::{format, prune, rules, validate};
 use crate::status::Errors;
 

@@ -11,6 +11,7 @@ pub mod format;
 pub mod json_path;
 pub mod names;
 pub mod openapi;
+pub mod pattern;
 pub mod prune;
 pub mod rules;
 pub mod structural;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use super::pattern::regex;
 use regex::Regex;
 use serde_json::{Map, Value};
 
@@ -195,13 +196,6 @@ impl Nested {
             items: inner("items"),
         }
     }
-}
-
-/// A pattern, with a bound on what it may take to match: Go's RE2 and this crate agree on syntax.
-pub fn regex(pattern: &str) -> Result<Regex, regex::Error> {
-    regex::RegexBuilder::new(pattern)
-        .size_limit(1 << 20)
-        .build()
 }
 
 pub(super) fn text<'a>(schema: &'a Value, key: &str) -> &'a str {

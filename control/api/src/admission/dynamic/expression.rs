@@ -1,6 +1,6 @@
 //! Expressions of conditions and policies: what they may name, and the values behind the names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
@@ -233,6 +233,11 @@ impl Compiled {
         }
     }
 
+    fn compiled(&self) -> Result<&Program, EvalError> {
+        let why = |why: &String| EvalError::Failed(format!("compilation error: {why}"));
+        self.program.as_ref().map_err(why)
+    }
+
     pub fn result(&self) -> Type {
         self.program
             .as_ref()
@@ -257,6 +262,8 @@ pub struct Scope<'a> {
     input: &'a Input<'a>,
     made: BTreeMap<&'static str, cel::Value>,
     variables: &'a [(String, Compiled)],
+    /// The policy's variables that some expression has named.
+    composed: BTreeMap<String, cel::Value>,
 }
 
 impl<'a> Scope<'a> {
@@ -265,6 +272,7 @@ impl<'a> Scope<'a> {
             input,
             made: BTreeMap::new(),
             variables,
+            composed: BTreeMap::new(),
         }
     }
 
@@ -275,10 +283,20 @@ impl<'a> Scope<'a> {
         budget: &mut Budget,
         most: u64,
     ) -> Result<cel::Value, EvalError> {
-        let program = match &expression.program {
-            Ok(program) => program,
-            Err(why) => return Err(EvalError::Failed(format!("compilation error: {why}"))),
-        };
+        let program = expression.compiled()?;
+        if program.uses(VARIABLES) {
+            self.compose(program, budget, most);
+        }
+        self.run(program, budget, most)
+    }
+
+    /// Evaluates what has its variables already.
+    fn run(
+        &mut self,
+        program: &Program,
+        budget: &mut Budget,
+        most: u64,
+    ) -> Result<cel::Value, EvalError> {
         for name in [
             "object",
             "oldObject",
@@ -290,9 +308,6 @@ impl<'a> Scope<'a> {
             if program.uses(name) && !self.made.contains_key(name) {
                 self.made.insert(name, self.make(name));
             }
-        }
-        if program.uses(VARIABLES) && !self.made.contains_key(VARIABLES) {
-            self.compose(budget, most);
         }
         budget.part(most, |budget| program.evaluate(&self.made, budget))
     }
@@ -312,21 +327,51 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The policy's variables, one after the other: each sees those before it. What fails, fails
-    /// whoever asks for it.
-    fn compose(&mut self, budget: &mut Budget, most: u64) {
-        let mut values = BTreeMap::new();
+    /// The variables that an expression needs, in their order: each sees those before it. What
+    /// nobody names is not evaluated, and what fails, fails whoever asks for it.
+    fn compose(&mut self, program: &Program, budget: &mut Budget, most: u64) {
+        let mut needed = Needed::default();
+        needed.add(program);
+        for (name, expression) in self.variables.iter().rev() {
+            if let (true, Ok(program)) = (needed.has(name), &expression.program) {
+                needed.add(program);
+            }
+        }
         for (name, expression) in self.variables {
-            self.made.insert(VARIABLES, composed(&values));
-            let value = match self.evaluate(expression, budget, most) {
+            if !needed.has(name) || self.composed.contains_key(name) {
+                continue;
+            }
+            self.made.insert(VARIABLES, composed(&self.composed));
+            let found = expression.compiled();
+            let value = match found.and_then(|program| self.run(program, budget, most)) {
                 Ok(value) => value,
                 Err(error) => cel::Value::Failed(
                     format!("composited variable \"{name}\" fails to evaluate: {error}").into(),
                 ),
             };
-            values.insert(name.clone(), value);
+            self.composed.insert(name.clone(), value);
         }
-        self.made.insert(VARIABLES, composed(&values));
+        self.made.insert(VARIABLES, composed(&self.composed));
+    }
+}
+
+/// Names of variables.
+#[derive(Default)]
+struct Needed {
+    all: bool,
+    names: BTreeSet<String>,
+}
+
+impl Needed {
+    fn add(&mut self, program: &Program) {
+        match program.fields(VARIABLES) {
+            Some(names) => self.names.extend(names),
+            None => self.all = true,
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.all || self.names.contains(name)
     }
 }
 
@@ -336,4 +381,66 @@ fn composed(values: &BTreeMap<String, cel::Value>) -> cel::Value {
             .iter()
             .map(|(name, value)| (name.as_str(), value.clone())),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn variables_are_evaluated_when_somebody_names_them() {
+        let mut environment = Environment::of_policy(false);
+        let mut variables = Vec::new();
+        for (name, source) in [
+            ("n", "object.n"),
+            ("dear", "lists.range(900000).size()"),
+            ("more", "variables.n + 1"),
+            ("gone", "object.gone"),
+            ("whole", "size(dyn(variables)) > 0"),
+        ] {
+            let compiled = Compiled::of(source, &environment, Wanted::Any);
+            environment.declare(name, compiled.result());
+            variables.push((name.to_string(), compiled));
+        }
+        let object = json!({"n": 1});
+        let input = Input {
+            object: Some(&object),
+            old: None,
+            request: &json!({}),
+            params: None,
+            namespace: None,
+            authorizer: &cel::Value::Null,
+        };
+        let mut scope = Scope::new(&input, &variables);
+        let mut evaluate = |source: &str, budget: &mut Budget| {
+            let compiled = Compiled::of(source, &environment, Wanted::Any);
+            scope.evaluate(&compiled, budget, 1_000_000)
+        };
+        // Far less than the dear one takes.
+        let mut budget = Budget::new(1000);
+        assert_eq!(
+            evaluate("variables.more == 2", &mut budget),
+            Ok(cel::Value::Bool(true))
+        );
+        assert_eq!(
+            evaluate("variables.more == 2 || variables.gone", &mut budget),
+            Ok(cel::Value::Bool(true))
+        );
+        assert_eq!(
+            evaluate("variables.gone", &mut budget),
+            Err(EvalError::Failed(
+                "composited variable \"gone\" fails to evaluate: no such key: gone".into()
+            ))
+        );
+        assert!(!budget.is_spent());
+        // Who takes them all pays for them all.
+        let mut budget = Budget::new(2_000_000);
+        assert_eq!(
+            evaluate("variables.whole && variables.dear == 900000", &mut budget),
+            Ok(cel::Value::Bool(true))
+        );
+        assert_eq!(budget.spend(1_100_000), Err(EvalError::Budget));
+    }
 }

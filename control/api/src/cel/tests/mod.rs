@@ -210,13 +210,50 @@ fn work_is_bounded() {
     let replaced = "['x']".to_string()
         + &".map(s, s.replace('', 'yyyyyyyyyyyyyyyyyyyyy'))".repeat(12)
         + ".size() > 0";
-    for rule in [nested, doubled, replaced] {
+    let patterns =
+        format!("{list}.all(a, {list}.all(b, 'x'.matches('(x{{1,' + string(a) + '}}){{1,90}}$')))");
+    let searched = format!(
+        "{list}.map(a, 'x').join('{long}').matches('(x*)*(y*)*(x*)*(y*)*(x*)*(y*)*(x*)*(y*)*(x*)*(y*)*z$')",
+        long = "y".repeat(9000)
+    );
+    for rule in [nested, doubled, replaced, patterns, searched] {
         let began = std::time::Instant::now();
         assert_eq!(
             evaluate(&rule).unwrap_err(),
             "evaluated: operation cancelled: actual cost limit exceeded"
         );
         assert!(began.elapsed().as_secs() < 10, "{rule}");
+    }
+}
+
+#[test]
+fn the_fields_of_a_variable_that_are_named() {
+    let fields = |source: &str| {
+        let program = Program::compile(source, &[("v", Type::Dyn)]).unwrap();
+        program.fields("v")
+    };
+    let some = |names: &[&str]| Some(names.iter().map(|n| n.to_string()).collect());
+    assert_eq!(fields("v.a + [1].map(x, v.b.c)[0]"), some(&["a", "b"]));
+    assert_eq!(fields("has(v.a) && v.?b.hasValue()"), some(&["a", "b"]));
+    assert_eq!(fields("1 + 1"), some(&[]));
+    assert_eq!(fields("v['a']"), None);
+    assert_eq!(fields("size(v) + v.a"), None);
+}
+
+#[test]
+fn going_through_a_list_costs_what_is_looked_at() {
+    let long = dynamic(&serde_json::Value::Array(vec![json!("x"); 100_000]));
+    for source in [
+        "x.all(a, x.exists(b, true))",
+        "x.all(i, a, x.exists(i, b, true))",
+    ] {
+        let program = Program::compile(source, &[("x", Type::Dyn)]).unwrap();
+        let variables = BTreeMap::from([("x", long.clone())]);
+        let began = std::time::Instant::now();
+        let result = program.evaluate(&variables, &mut Budget::new(1_000_000));
+        let paid = matches!(result, Ok(Value::Bool(true)) | Err(EvalError::Budget));
+        assert!(paid, "{source}: {result:?}");
+        assert!(began.elapsed().as_secs() < 5, "{source}");
     }
 }
 
