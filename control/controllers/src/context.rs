@@ -20,6 +20,8 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::endpointslice::{MANAGED_BY, MANAGER};
+
 pub struct Context {
     pub client: Client,
     pub shutdown: CancellationToken,
@@ -54,6 +56,32 @@ fn by_namespace_if_orphan<K: Resource>(object: &K) -> Vec<String> {
 fn trim<K: Resource>(object: &mut K) {
     // The largest part of an object, and no controller reads it.
     object.meta_mut().managed_fields = None;
+}
+
+/// Decoding leaves room for four of everything: with many small objects that is most of them.
+fn trim_slice(slice: &mut EndpointSlice) {
+    trim(slice);
+    if let Some(endpoints) = &mut slice.endpoints {
+        endpoints.shrink_to_fit();
+        for endpoint in endpoints {
+            endpoint.addresses.shrink_to_fit();
+        }
+    }
+    slice.ports.iter_mut().for_each(Vec::shrink_to_fit);
+}
+
+fn trim_service(service: &mut Service) {
+    trim(service);
+    if let Some(spec) = &mut service.spec {
+        for list in [
+            &mut spec.cluster_ips,
+            &mut spec.ip_families,
+            &mut spec.external_ips,
+        ] {
+            list.iter_mut().for_each(Vec::shrink_to_fit);
+        }
+        spec.ports.iter_mut().for_each(Vec::shrink_to_fit);
+    }
 }
 
 impl Context {
@@ -110,10 +138,13 @@ impl Context {
     /// Starts all watches. Handlers have to be there by then, or they miss what is listed first.
     pub fn start_informers(&self, tasks: &mut JoinSet<()>) {
         macro_rules! start {
-            ($field:ident, $api:expr, $config:expr) => {{
+            ($field:ident, $api:expr, $config:expr, $trim:expr) => {{
                 let (informer, api, shutdown) = (self.$field.clone(), $api, self.shutdown.clone());
-                tasks.spawn(async move { informer.run(api, $config, trim, shutdown).await });
+                tasks.spawn(async move { informer.run(api, $config, $trim, shutdown).await });
             }};
+            ($field:ident, $api:expr, $config:expr) => {
+                start!($field, $api, $config, trim)
+            };
             ($field:ident) => {
                 start!(
                     $field,
@@ -129,8 +160,20 @@ impl Context {
         start!(daemon_sets);
         start!(controller_revisions);
         start!(disruption_budgets);
-        start!(services);
-        start!(endpoint_slices);
+        start!(
+            services,
+            Api::all(self.client.clone()),
+            watcher::Config::default(),
+            trim_service
+        );
+        // Those of others are none of our business.
+        let own = format!("{MANAGED_BY}={MANAGER}");
+        start!(
+            endpoint_slices,
+            Api::all(self.client.clone()),
+            watcher::Config::default().labels(&own),
+            trim_slice
+        );
         start!(namespaces);
         start!(service_accounts);
         start!(

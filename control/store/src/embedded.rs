@@ -52,7 +52,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Options {
         Options {
-            cache_bytes: 16 << 20,
+            cache_bytes: 8 << 20,
             ring_bytes: 4 << 20,
             keep: Duration::from_secs(300),
             keep_revisions: 1_000,
