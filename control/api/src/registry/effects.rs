@@ -30,7 +30,8 @@ const WHOLE: Effect = acted("");
 const DRIVERS: &str = "no volume driver is asked yet";
 const ADMISSION: &str = "mutating admission policies are not supported yet";
 const DRA: &str = "dynamic resource allocation is not supported";
-const FAIRNESS: &str = "API priority and fairness is not configurable";
+const FAIRNESS: &str =
+    "those that every cluster has, for tools that look at them: fairness is by user";
 const TEMPLATE: &str = "of the template: see Pod";
 
 /// Group, plural, effect.
