@@ -124,7 +124,7 @@ static EFFECTS: &[(&str, &str, Effect)] = &[
     (
         "networking.k8s.io",
         "ipaddresses",
-        served("empty: the allocator keeps its record in the Services themselves"),
+        served("one a cluster IP, made and removed with its Service"),
     ),
     ("networking.k8s.io", "networkpolicies", WHOLE),
     (
