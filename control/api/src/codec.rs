@@ -203,6 +203,11 @@ pub fn decode(
     body: &[u8],
     validation: FieldValidation,
 ) -> Result<Decoded> {
+    let bare = media_type.split(';').next().unwrap_or("").trim();
+    if kind.as_custom().is_some() && bare == protobuf::MEDIA_TYPE {
+        // Nobody but their makers knows their numbers.
+        return Err(ApiError::unsupported_media_type(&[JSON, YAML]));
+    }
     let parsed = parse(media_type, body)?;
     decode_parsed(kind, parsed, validation)
 }

@@ -25,6 +25,7 @@ pub mod defaults;
 pub mod discovery;
 pub mod disruption;
 pub mod event;
+pub mod flowcontrol;
 #[cfg(test)]
 mod fuzz;
 pub mod json;

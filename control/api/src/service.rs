@@ -1,7 +1,9 @@
 //! What Services need from the server besides the generic way: address families and the addresses
 //! that the server allocates.
 
-use serde_json::Value;
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
 
 use crate::json::{self, at, list, put, text};
 
@@ -181,6 +183,21 @@ pub fn patch_allocated(new: &mut Value, old: &Value) {
             put(spec, key, old.get(key).cloned());
         }
     }
+}
+
+/// The object that says which Service holds an address.
+pub fn ip_address(ip: IpAddr, service: &Value) -> Value {
+    let mut parent = json!({"group": "", "resource": "services"});
+    for field in ["namespace", "name"] {
+        parent[field] = text(service, &format!("metadata.{field}")).into();
+    }
+    json!({
+        "metadata": {"name": ip.to_string(), "labels": {
+            "ipaddress.kubernetes.io/ip-family": Family::of(ip).name(),
+            "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
+        }},
+        "spec": {"parentRef": parent},
+    })
 }
 
 #[cfg(test)]

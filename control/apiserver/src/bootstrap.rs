@@ -12,6 +12,7 @@ use rhumb_api::strategy::{self, CreateContext};
 use rhumb_store::{Change, Condition, Outcome, StoreError, Write};
 use serde_json::{Value, json};
 
+use crate::ip_addresses;
 use crate::kept;
 use crate::object::{self, BadObject};
 use crate::server::Api;
@@ -79,6 +80,8 @@ pub async fn run(
     .await?;
     if made {
         api.service_ips.take(&kubernetes_ips[..1]);
+        let service = json!({"metadata": {"namespace": "default", "name": "kubernetes"}});
+        ip_addresses::hold(api, &kubernetes_ips[..1], &service).await?;
     }
     endpoints(api, server).await?;
     kept::run(api).await

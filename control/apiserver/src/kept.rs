@@ -1,8 +1,9 @@
-//! Objects that the server itself keeps: the system's priority classes, the service ranges, and
-//! an APIService for each group and version that is served.
+//! Objects that the server itself keeps: the system's priority classes, the service ranges, the flow
+//! schemas of every cluster, and an APIService for each group and version that is served.
 
 use std::collections::BTreeMap;
 
+use rhumb_api::flowcontrol;
 use rhumb_api::json::{self, text};
 use rhumb_api::registry::{self, Kind};
 use rhumb_store::{Change, Condition, Write};
@@ -22,6 +23,15 @@ pub async fn run(api: &Api) -> Result<(), BootstrapError> {
     }
     let ranges = kind("networking.k8s.io", "servicecidrs")?;
     keep(api, ranges, service_ranges(api)).await?;
+    let group = "flowcontrol.apiserver.k8s.io";
+    let levels = kind(group, "prioritylevelconfigurations")?;
+    keep(api, levels, flowcontrol::priority_levels()).await?;
+    keep(
+        api,
+        kind(group, "flowschemas")?,
+        flowcontrol::flow_schemas(),
+    )
+    .await?;
     let services = kind("apiregistration.k8s.io", "apiservices")?;
     keep(api, services, api_services(api)).await
 }

@@ -10,6 +10,7 @@ mod definitions;
 mod flows;
 mod handler;
 mod http;
+mod ip_addresses;
 mod kept;
 mod kubelet;
 mod metrics;

@@ -210,6 +210,9 @@ pub async fn serve(
             .insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         return Ok(answer);
     }
+    if answered.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(proxy::unreachable_service("it switches protocols unasked"));
+    }
     let (mut head, body) = answered.into_parts();
     strip(&mut head.headers);
     // What a browser may do with this server's origin isn't for those behind it to say.

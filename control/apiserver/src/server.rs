@@ -25,6 +25,7 @@ use crate::cache::Cache;
 use crate::definitions::{Definitions, Settled};
 use crate::flows::Flows;
 use crate::http::serve;
+use crate::ip_addresses;
 use crate::metrics::Metrics;
 use crate::openapi::OpenApi;
 use crate::pki::{self, Identity, Pki, PkiError, kubeconfig};
@@ -277,6 +278,7 @@ impl Server {
             .await
             .map_err(|_| ServerError::Replay)?;
         take_service_ips(&cache, &service_ips);
+        ip_addresses::repair(&api).await?;
         let reached_at = SocketAddr::new(advertise, loopback.port());
         bootstrap::run(&api, &kubernetes_ips, reached_at).await?;
         bootstrap_rbac::run(&api).await?;

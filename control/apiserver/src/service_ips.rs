@@ -146,6 +146,10 @@ impl Reserved {
         }
     }
 
+    pub fn addresses(&self) -> &[IpAddr] {
+        &self.addresses
+    }
+
     /// The write happened.
     pub fn keep(mut self) {
         self.addresses.clear();

@@ -3,6 +3,8 @@
 use crate::support::{Space, Suite, client};
 use anyhow::{Context, ensure};
 use serde_json::Value;
+use std::io::Write;
+use std::process::Stdio;
 
 const IMAGE: &str = "--image=localhost/testbox:dev";
 
@@ -22,55 +24,51 @@ fn state(space: &Space<'_>, name: &str) -> anyhow::Result<Value> {
         .with_context(|| format!("no status of {name}"))
 }
 
+/// `kubectl debug -i` with a line that is typed; gives what came back. The input stays open: at
+/// its end containerd leaves a container alone whose input may be opened again.
+fn typed(space: &Space<'_>, name: &str, more: &[&str], script: &str) -> anyhow::Result<String> {
+    let mut kubectl = space
+        .suite
+        .cluster
+        .kubectl()
+        .args(["-n", &space.name, "debug", "-i", "shell", IMAGE, "-c", name])
+        .args(more)
+        .args(["--", "sh", "-c", script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("starting kubectl")?;
+    let mut input = kubectl.stdin.take().context("no input")?;
+    input.write_all(b"typed\n")?;
+    let output = kubectl.wait_with_output()?;
+    drop(input);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 pub fn debug(suite: &Suite) -> anyhow::Result<()> {
     let space = suite.space("debug")?;
     space.apply(&client("shell", "app: shell", None))?;
     space.ready("app=shell", 1)?;
 
     // Attached, with an input; the target's processes are seen, and its sandbox is shared.
-    let script = "hostname; ps | grep -c 'sleep 100000[0]'; cat; exit 3";
-    let arguments = [
-        "debug",
-        "-i",
-        "-q",
-        "shell",
-        IMAGE,
-        "--target=shell",
-        "-c",
-        "first",
-        "--",
-        "sh",
-        "-c",
-        script,
-    ];
-    let output = space.kubectl_stdin(&arguments, "typed\n")?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    ensure!(said.contains("shell\n1\ntyped\n"), "{output:?}");
+    let script = "read line; hostname; ps | grep -c 'sleep 100000[0]'; echo got $line; exit 3";
+    let said = typed(&space, "first", &["--target=shell"], script)?;
+    ensure!(said.contains("shell\n1\ngot typed\n"), "{said}");
     space.wait("its end is in the status", 10, || {
         let state = state(&space, "first")?;
         Ok((state["terminated"]["exitCode"] == 3).then_some(()))
     })?;
     let logs = space.kubectl(&["logs", "shell", "-c", "first"])?;
-    ensure!(logs.contains("typed"), "{logs}");
+    ensure!(logs.contains("got typed"), "{logs}");
     // Without a target it sees its own processes alone.
-    let arguments = [
-        "debug",
-        "-i",
-        "-q",
-        "shell",
-        IMAGE,
-        "-c",
+    let said = typed(
+        &space,
         "apart",
-        "--",
-        "sh",
-        "-c",
-        "ps | grep -c 'sleep 100000[0]'; true",
-    ];
-    let output = space.kubectl_stdin(&arguments, "")?;
-    ensure!(
-        String::from_utf8_lossy(&output.stdout).trim() == "0",
-        "{output:?}"
-    );
+        &[],
+        "read line; ps | grep -c 'sleep 100000[0]'",
+    )?;
+    ensure!(said.contains("0\n"), "{said}");
 
     // Left alone it runs on; exec and attach reach it.
     space.kubectl(&[

@@ -27,7 +27,10 @@ pub fn proxy(suite: &Suite) -> anyhow::Result<()> {
     for pod in &pods {
         for id in [pod.pod.clone(), format!("http:{}:8080", pod.pod)] {
             let said = raw(&format!("{base}/pods/{id}/proxy/any"))?;
-            ensure!(said.contains(&pod.pod), "{id}: {said}");
+            ensure!(
+                said.contains(&pod.pod) && said.contains("/any"),
+                "{id}: {said}"
+            );
         }
     }
     let mut answered: Vec<bool> = vec![false; pods.len()];

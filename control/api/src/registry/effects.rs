@@ -30,7 +30,8 @@ const WHOLE: Effect = acted("");
 const DRIVERS: &str = "no volume driver is asked yet";
 const ADMISSION: &str = "mutating admission policies are not supported yet";
 const DRA: &str = "dynamic resource allocation is not supported";
-const FAIRNESS: &str = "API priority and fairness is not configurable";
+const FAIRNESS: &str =
+    "those that every cluster has, for tools that look at them: fairness is by user";
 const TEMPLATE: &str = "of the template: see Pod";
 
 /// Group, plural, effect.
@@ -123,7 +124,7 @@ static EFFECTS: &[(&str, &str, Effect)] = &[
     (
         "networking.k8s.io",
         "ipaddresses",
-        served("empty: the allocator keeps its record in the Services themselves"),
+        served("one a cluster IP, made and removed with its Service"),
     ),
     ("networking.k8s.io", "networkpolicies", WHOLE),
     (

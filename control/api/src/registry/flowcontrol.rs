@@ -31,6 +31,8 @@ pub static ROWS: &[Row] = &[
         verbs: READ,
         schema_name: schema!(k8s::flowcontrol::v1::PriorityLevelConfiguration).0,
         schema: schema!(k8s::flowcontrol::v1::PriorityLevelConfiguration).1,
+        columns: table::storage::PRIORITY_LEVEL,
+        cells: table::storage::priority_level,
         ..PLAIN
     },
 ];

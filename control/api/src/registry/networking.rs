@@ -74,6 +74,8 @@ pub static ROWS: &[Row] = &[
         short_names: &["ip"],
         namespaced: false,
         verbs: READ,
+        // IPv6 has colons.
+        name_rule: NameRule::PathSegment,
         schema_name: schema!(k8s::networking::v1::IPAddress).0,
         schema: schema!(k8s::networking::v1::IPAddress).1,
         columns: table::storage::IP_ADDRESS,

@@ -441,6 +441,11 @@ pub const FLOW_SCHEMA: &[Column] = &[
         "`distinguisherMethod` defines how to compute the flow distinguisher for requests that match this schema.",
     ),
     AGE,
+    col(
+        "MissingPL",
+        "string",
+        "references a broken or non-existent PriorityLevelConfiguration",
+    ),
 ];
 pub fn flow_schema(o: &Value, now: Now) -> Vec<Value> {
     let method = match text(o, "spec.distinguisherMethod.type") {
@@ -452,6 +457,59 @@ pub fn flow_schema(o: &Value, now: Now) -> Vec<Value> {
         text(o, "spec.priorityLevelConfiguration.name").into(),
         int(o, "spec.matchingPrecedence").unwrap_or(0).into(),
         method.into(),
+        age(o, now),
+        match list(o, "status.conditions")
+            .iter()
+            .find(|c| text(c, "type") == "Dangling")
+        {
+            Some(dangling) => text(dangling, "status").into(),
+            None => "?".into(),
+        },
+    ]
+}
+
+pub const PRIORITY_LEVEL: &[Column] = &[
+    NAME,
+    col(
+        "Type",
+        "string",
+        "`type` indicates whether this priority level is subject to limitation on request execution.",
+    ),
+    col(
+        "NominalConcurrencyShares",
+        "string",
+        "`nominalConcurrencyShares` (NCS) contributes to the computation of the NominalConcurrencyLimit (NominalCL) of this level.",
+    ),
+    col(
+        "Queues",
+        "string",
+        "`queues` is the number of queues for this priority level.",
+    ),
+    col(
+        "HandSize",
+        "string",
+        "`handSize` is a small positive number that configures the shuffle sharding of requests into queues.",
+    ),
+    col(
+        "QueueLengthLimit",
+        "string",
+        "`queueLengthLimit` is the maximum number of requests allowed to be waiting in a given queue of this priority level at a time.",
+    ),
+    AGE,
+];
+pub fn priority_level(o: &Value, now: Now) -> Vec<Value> {
+    let limited = |field: &str| -> Value {
+        let found = int(o, &format!("spec.limited.{field}"));
+        found.map_or("<none>".into(), Value::from)
+    };
+    let queuing = |field: &str| limited(&format!("limitResponse.queuing.{field}"));
+    vec![
+        name(o),
+        text(o, "spec.type").into(),
+        limited("nominalConcurrencyShares"),
+        queuing("queues"),
+        queuing("handSize"),
+        queuing("queueLengthLimit"),
         age(o, now),
     ]
 }

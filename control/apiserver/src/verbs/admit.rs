@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 use super::{Request, priority, store_error, store_key};
 use crate::auth::authorize;
+use crate::bootstrap::BootstrapError;
+use crate::ip_addresses;
 use crate::object;
 use crate::service_ips::{Refused, Reserved};
 
@@ -341,7 +343,7 @@ pub fn held_ips(service: &Value) -> Vec<std::net::IpAddr> {
 }
 
 /// After a Service was changed or removed (`new` is `None`): what it no longer has is free.
-pub fn released(request: &Request, old: &Value, new: Option<&Value>) {
+pub async fn released(request: &Request, old: &Value, new: Option<&Value>) {
     if !is_service(&request.kind) {
         return;
     }
@@ -350,5 +352,14 @@ pub fn released(request: &Request, old: &Value, new: Option<&Value>) {
         .into_iter()
         .filter(|ip| !keeps.contains(ip))
         .collect();
+    // While the addresses are still taken: nobody else's objects are removed.
+    report(ip_addresses::let_go(&request.api, &gone).await);
     request.api.service_ips.release(&gone);
+}
+
+/// A failure to write an IPAddress: the Services are right all the same, and the next start mends it.
+pub fn report(written: std::result::Result<(), BootstrapError>) {
+    if let Err(error) = written {
+        tracing::warn!(%error, "the IPAddress objects differ from the Services until the next start");
+    }
 }

@@ -118,7 +118,7 @@ pub(super) async fn delete_one(
         match written {
             Outcome::Committed(revision) => {
                 if removed {
-                    admit::released(request, &old, None);
+                    admit::released(request, &old, None).await;
                 }
                 set_version(&mut new, revision);
                 return Ok(answer(new));

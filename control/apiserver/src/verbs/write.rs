@@ -13,7 +13,9 @@ use serde_json::Value;
 use super::admission::dynamic;
 use super::{ATTEMPTS, Request, admission, admit, fields, scale, set_version, store_key};
 use crate::http::reply::{self, Body};
+use crate::ip_addresses;
 use crate::object;
+use crate::service_ips::Reserved;
 
 /// How long Events are kept, as kube-apiserver's default.
 const EVENT_TTL: std::time::Duration = std::time::Duration::from_secs(3600);
@@ -105,10 +107,9 @@ pub async fn create_object(request: &Request, object: Value, dry_run: bool) -> R
             condition: Condition::Absent,
             change: put(kind, &object),
         };
-        let outcome = charge.write(request, write).await?;
+        let outcome = commit(request, charge, write, reserved, &object).await?;
         match outcome {
             Outcome::Committed(revision) => {
-                reserved.keep();
                 set_version(&mut object, revision);
                 return Ok(object);
             }
@@ -171,6 +172,28 @@ pub async fn patch(request: &Request, part: Part) -> Result<Response<Body>> {
     Ok(response)
 }
 
+/// Writes an object. The addresses that it was given get objects of their own at the same time; if
+/// it isn't written, both go back.
+async fn commit(
+    request: &Request,
+    charge: admission::quota::Charge,
+    write: Write,
+    reserved: Reserved,
+    object: &Value,
+) -> Result<Outcome> {
+    let api = &request.api;
+    let (written, held) = tokio::join!(
+        charge.write(request, write),
+        ip_addresses::hold(api, reserved.addresses(), object)
+    );
+    admit::report(held);
+    match written {
+        Ok(Outcome::Committed(_)) => reserved.keep(),
+        _ => admit::report(ip_addresses::let_go(api, reserved.addresses()).await),
+    }
+    written
+}
+
 /// Replaces the current object by what `transform` makes of it, again from the start when
 /// somebody else was faster; a resourceVersion that the client named then no longer matches.
 /// Returns the object as stored.
@@ -223,11 +246,10 @@ pub async fn modify(
             condition: Condition::ModRevision(kv.mod_revision),
             change,
         };
-        let written = charge.write(request, write).await?;
+        let written = commit(request, charge, write, reserved, &new).await?;
         match written {
             Outcome::Committed(revision) => {
-                reserved.keep();
-                admit::released(request, &old, (!removed).then_some(&new));
+                admit::released(request, &old, (!removed).then_some(&new)).await;
                 set_version(&mut new, revision);
                 return Ok(new);
             }

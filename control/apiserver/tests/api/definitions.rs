@@ -393,3 +393,53 @@ async fn rules_refuse_objects_and_changes() {
         .await;
     assert!(scaled.refused(422, "Invalid").contains("too many replicas"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_knows_a_custom_kinds_protobuf() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    admin.post(CRDS, &definition()).await.ok(201);
+    let protobuf = "application/vnd.kubernetes.protobuf";
+    let one = format!("{WIDGETS}/a");
+    admin.post(WIDGETS, &widget("a", json!({}))).await.ok(201);
+    let message = "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml";
+    for (method, path) in [("POST", WIDGETS), ("PUT", one.as_str())] {
+        let sent = [("content-type", protobuf)];
+        let answer = admin.call(method, path, &sent, "k8s\0any").await;
+        assert_eq!(answer.refused(415, "UnsupportedMediaType"), message);
+    }
+    // A patch isn't one in protobuf, of whatever kind.
+    for path in [one.as_str(), "/api/v1/namespaces/default"] {
+        let sent = [("content-type", protobuf)];
+        let answer = admin.call("PATCH", path, &sent, "k8s\0any").await;
+        answer.refused(415, "UnsupportedMediaType");
+    }
+    // Whoever lists JSON too gets it: objects, lists, tables, watches, errors.
+    let both = format!("{protobuf}, application/json");
+    let table = format!(
+        "{protobuf};as=Table;g=meta.k8s.io;v=v1,application/json;as=Table;g=meta.k8s.io;v=v1"
+    );
+    for (path, accept, code, kind) in [
+        (one.as_str(), &both, 200, "Widget"),
+        (WIDGETS, &both, 200, "WidgetList"),
+        (WIDGETS, &table, 200, "Table"),
+        ("/api/v1/namespaces", &both, 200, "NamespaceList"),
+        ("/api/v1/namespaces", &table, 200, "Table"),
+        ("/api/v1/namespaces/none", &both, 404, "Status"),
+    ] {
+        let answer = admin
+            .call("GET", path, &[("accept", accept.as_str())], "")
+            .await;
+        assert_eq!(answer.headers["content-type"], "application/json", "{path}");
+        assert_eq!(answer.ok(code)["kind"], kind, "{path}");
+    }
+    for path in [WIDGETS, "/api/v1/namespaces"] {
+        let answer = admin.call("GET", path, &[("accept", protobuf)], "").await;
+        answer.refused(406, "NotAcceptable");
+    }
+    let path = "/api/v1/namespaces?watch=true&timeoutSeconds=1";
+    let answer = admin
+        .call("GET", path, &[("accept", both.as_str())], "")
+        .await;
+    assert_eq!(answer.headers["content-type"], "application/json");
+}

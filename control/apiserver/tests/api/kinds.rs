@@ -436,3 +436,41 @@ async fn scales_of_every_kind_that_has_them() {
         assert_eq!(scaled["spec"]["replicas"], 4);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn flow_schemas_are_there_to_be_looked_at() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let group = "/apis/flowcontrol.apiserver.k8s.io/v1";
+    let schemas = admin.get(&format!("{group}/flowschemas")).await.ok(200);
+    let found = schemas["items"].as_array().unwrap();
+    let all = found
+        .iter()
+        .find(|s| s["metadata"]["name"] == "catch-all")
+        .unwrap();
+    assert_eq!(all["spec"]["matchingPrecedence"], 10000);
+    let condition = &all["status"]["conditions"][0];
+    assert_eq!(
+        (&condition["type"], &condition["status"]),
+        (&json!("Dangling"), &json!("False"))
+    );
+    assert!(condition["lastTransitionTime"].is_string());
+    for schema in found {
+        let level = schema["spec"]["priorityLevelConfiguration"]["name"]
+            .as_str()
+            .unwrap();
+        let path = format!("{group}/prioritylevelconfigurations/{level}");
+        admin.get(&path).await.ok(200);
+    }
+    let answer = admin
+        .delete(&format!("{group}/flowschemas/catch-all"), None)
+        .await;
+    answer.refused(405, "MethodNotAllowed");
+    // Nobody claims that they decided anything.
+    let answer = admin.get("/api/v1/namespaces").await;
+    assert!(
+        !answer
+            .headers
+            .contains_key("x-kubernetes-pf-flowschema-uid")
+    );
+}

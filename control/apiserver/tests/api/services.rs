@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use rhumb_store::{Change, Condition, Embedded, Options, Store as _, Write};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Cluster};
@@ -148,4 +149,112 @@ async fn nothing_leaks() {
             .ok(201);
     }
     admin.post(SERVICES, &service("z", json!({}))).await.ok(201);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_have_objects() {
+    let mut cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let services = "/api/v1/namespaces/default/services";
+    let objects = "/apis/networking.k8s.io/v1/ipaddresses";
+    let names = |list: &Value| -> Vec<String> {
+        let items = list["items"].as_array().unwrap().iter();
+        items
+            .map(|o| o["metadata"]["name"].as_str().unwrap().to_string())
+            .collect()
+    };
+    // The API's own.
+    let first = admin.get(objects).await.ok(200);
+    assert_eq!(names(&first), ["10.96.0.1"]);
+    let from = first["metadata"]["resourceVersion"].as_str().unwrap();
+    let mut watch = admin
+        .watch(&format!("{objects}?watch=true&resourceVersion={from}"))
+        .await;
+    let service = json!({"metadata": {"name": "s"}, "spec": {
+        "ipFamilyPolicy": "RequireDualStack", "clusterIPs": ["10.96.0.77", "fd00:10:96::77"],
+        "ports": [{"port": 80}]}});
+    admin
+        .post(&format!("{services}?dryRun=All"), &service)
+        .await
+        .ok(201);
+    admin.post(services, &service).await.ok(201);
+    let mut seen = [watch.next_name().await, watch.next_name().await];
+    seen.sort();
+    assert_eq!(seen, ["ADDED 10.96.0.77", "ADDED fd00:10:96::77"]);
+    let six = format!("{objects}/fd00:10:96::77");
+    let object = admin.get(&six).await.ok(200);
+    assert_eq!(
+        object["metadata"]["labels"],
+        json!({"ipaddress.kubernetes.io/ip-family": "IPv6",
+            "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io"})
+    );
+    let parent = json!({"group": "", "resource": "services", "namespace": "default", "name": "s"});
+    assert_eq!(object["spec"], json!({"parentRef": parent}));
+    admin
+        .delete(&six, None)
+        .await
+        .refused(405, "MethodNotAllowed");
+    // What isn't made takes nothing and leaves nothing.
+    let mut twice = service.clone();
+    twice["spec"]["clusterIPs"] = json!(["10.96.0.78", "fd00:10:96::78"]);
+    admin
+        .post(services, &twice)
+        .await
+        .refused(409, "AlreadyExists");
+    assert_eq!(names(&admin.get(objects).await.ok(200)).len(), 3);
+    twice["metadata"]["name"] = "t".into();
+    admin.post(services, &twice).await.ok(201);
+    assert_eq!(names(&admin.get(objects).await.ok(200)).len(), 5);
+    // One that goes back to one family gives the other's address back.
+    let single = json!({"spec": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv4"],
+        "clusterIPs": ["10.96.0.78"]}});
+    let one = format!("{services}/t");
+    admin.patch(&one, "merge", &single).await.ok(200);
+    assert_eq!(names(&admin.get(objects).await.ok(200)).len(), 4);
+    admin.delete(&one, None).await.ok(200);
+    admin.delete(&format!("{services}/s"), None).await.ok(200);
+    assert_eq!(names(&admin.get(objects).await.ok(200)), ["10.96.0.1"]);
+    twice["metadata"]["name"] = "u".into();
+    admin.post(services, &twice).await.ok(201);
+
+    // What a crash may leave is mended at start.
+    cluster.stop().await;
+    {
+        let path = cluster.dir.path().join("data/store.db");
+        let store = Embedded::open(&path, Options::default()).unwrap();
+        let key = |ip: &str| bytes::Bytes::from(format!("networking.k8s.io/ipaddresses/{ip}"));
+        let held = store.get(&key("10.96.0.78")).await.unwrap().unwrap();
+        let write = |key, condition, change| Write {
+            key,
+            condition,
+            change,
+        };
+        let stray = Change::Put {
+            value: held.value.clone(),
+            ttl: None,
+        };
+        let stray = write(key("10.96.0.99"), Condition::Absent, stray);
+        store.write(stray).await.unwrap();
+        let condition = Condition::ModRevision(held.mod_revision);
+        store
+            .write(write(key("10.96.0.78"), condition, Change::Delete))
+            .await
+            .unwrap();
+        let other = store.get(&key("fd00:10:96::78")).await.unwrap().unwrap();
+        let text = String::from_utf8(other.value.to_vec()).unwrap();
+        let value = text.replace("\"name\":\"u\"", "\"name\":\"gone\"").into();
+        let condition = Condition::ModRevision(other.mod_revision);
+        let change = Change::Put { value, ttl: None };
+        store
+            .write(write(key("fd00:10:96::78"), condition, change))
+            .await
+            .unwrap();
+    }
+    cluster.run().await;
+    let admin = cluster.admin();
+    let list = admin.get(objects).await.ok(200);
+    assert_eq!(names(&list), ["10.96.0.1", "10.96.0.78", "fd00:10:96::78"]);
+    for object in &list["items"].as_array().unwrap()[1..] {
+        assert_eq!(object["spec"]["parentRef"]["name"], "u");
+    }
 }
