@@ -10,6 +10,7 @@ mod definitions;
 mod deletion;
 mod evictions;
 mod failure;
+mod fuzz;
 mod kinds;
 mod kubelet;
 mod lists;
