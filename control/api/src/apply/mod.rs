@@ -17,6 +17,8 @@ pub mod managed;
 pub mod merge;
 mod options;
 pub mod path;
+#[cfg(test)]
+mod properties;
 mod refusal;
 pub mod scale;
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod deletion;
 mod ephemeral;
 mod evictions;
 mod failure;
+mod fuzz;
 mod kinds;
 mod kubelet;
 mod lists;
