@@ -204,8 +204,7 @@ pub fn decode(
     validation: FieldValidation,
 ) -> Result<Decoded> {
     let bare = media_type.split(';').next().unwrap_or("").trim();
-    if kind.as_custom().is_some() && bare == protobuf::MEDIA_TYPE {
-        // Nobody but their makers knows their numbers.
+    if bare == protobuf::MEDIA_TYPE && !protobuf::knows(kind) {
         return Err(ApiError::unsupported_media_type(&[JSON, YAML]));
     }
     let parsed = parse(media_type, body)?;

@@ -7,15 +7,16 @@ use serde_json::{Value, json};
 const AUTOUPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 const ALL: &[&str] = &["*"];
 
-/// Names, shares, what of them may be lent (per cent), and queues and hand size if there are any.
-const LIMITED: &[(&str, i64, i64, Option<(i64, i64)>)] = &[
-    ("catch-all", 5, 0, None),
-    ("global-default", 20, 50, Some((128, 6))),
-    ("leader-election", 10, 0, Some((16, 4))),
-    ("node-high", 40, 25, Some((64, 6))),
-    ("system", 30, 33, Some((64, 6))),
-    ("workload-high", 40, 50, Some((128, 6))),
-    ("workload-low", 100, 90, Some((128, 6))),
+/// Names, shares, what of them may be lent (per cent), queues and hand size: without queues, what is
+/// too much is rejected.
+const LIMITED: &[(&str, i64, i64, i64, i64)] = &[
+    ("catch-all", 5, 0, 0, 0),
+    ("global-default", 20, 50, 128, 6),
+    ("leader-election", 10, 0, 16, 4),
+    ("node-high", 40, 25, 64, 6),
+    ("system", 30, 33, 64, 6),
+    ("workload-high", 40, 50, 128, 6),
+    ("workload-low", 100, 90, 128, 6),
 ];
 
 fn metadata(name: &str) -> Value {
@@ -23,21 +24,23 @@ fn metadata(name: &str) -> Value {
 }
 
 pub fn priority_levels() -> Vec<Value> {
-    let limited = LIMITED.iter().map(|(name, shares, lendable, queues)| {
-        let response = match queues {
-            Some((queues, hand)) => json!({"type": "Queue", "queuing": {
+    let limited = LIMITED
+        .iter()
+        .map(|(name, shares, lendable, queues, hand)| {
+            let response = match queues {
+                0 => json!({"type": "Reject"}),
+                queues => json!({"type": "Queue", "queuing": {
                 "queues": queues, "handSize": hand, "queueLengthLimit": 50}}),
-            None => json!({"type": "Reject"}),
-        };
-        json!({
-            "metadata": metadata(name),
-            "spec": {"type": "Limited", "limited": {
-                "nominalConcurrencyShares": shares, "lendablePercent": lendable,
-                "limitResponse": response,
-            }},
-            "status": {},
-        })
-    });
+            };
+            json!({
+                "metadata": metadata(name),
+                "spec": {"type": "Limited", "limited": {
+                    "nominalConcurrencyShares": shares, "lendablePercent": lendable,
+                    "limitResponse": response,
+                }},
+                "status": {},
+            })
+        });
     let exempt = json!({
         "metadata": metadata("exempt"),
         "spec": {"type": "Exempt",

@@ -316,11 +316,9 @@ async fn dispatch(
         return Err(ApiError::method_not_allowed());
     }
     match (kind.id(), resource.subresource.as_str()) {
-        (_, "proxy") => {
-            // To open a stream at a kubelet is to run commands: no reading either.
-            if kind.is("", "Node") && relay::is_upgrade(request.headers()) {
-                may(api, &user, "create", &resource, &query).await?;
-            }
+        // To open a stream at a kubelet is to run commands: no reading either.
+        (("", "Node"), "proxy") if relay::is_upgrade(request.headers()) => {
+            may(api, &user, "create", &resource, &query).await?;
         }
         (("", "Pod"), "log") => return kubelet::log(api, &resource, &query).await,
         (("", "Pod"), name) if kubelet::Stream::of(name).is_some() => {
