@@ -10,7 +10,9 @@ mod bad_input;
 mod baseline;
 mod debug;
 mod definitions;
+mod deploy;
 mod images;
+mod kube_rs;
 mod kubectl;
 mod kubelet;
 mod pods;
@@ -102,6 +104,10 @@ const TESTS: &[(&str, Test)] = &[
     ("webhooks_behind_a_service", webhooks::service),
     ("admission_policies_with_parameters", webhooks::policies),
     ("kube_rs_lists_watches_and_conflicts", kubectl::kube_rs),
+    ("kube_rs_reflectors", kube_rs::reflectors),
+    ("kube_rs_dynamic_kinds", kube_rs::dynamic),
+    ("kube_rs_pods", kube_rs::pods),
+    ("our_own_manifests_apply", deploy::manifests),
     ("bad_input_is_refused_by_name", bad_input::refused),
     ("outside_clients_and_masquerade", services::outside),
     (

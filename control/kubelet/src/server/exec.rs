@@ -69,11 +69,8 @@ impl Pipes {
     fn make(dir: PathBuf, o: &Streams) -> std::io::Result<Self> {
         std::fs::create_dir_all(&dir)?;
         let pipes = Pipes { dir };
-        for (name, wanted) in [
-            ("stdin", o.stdin),
-            ("stdout", o.stdout || o.tty),
-            ("stderr", o.stderr),
-        ] {
+        // The shim starts no process that lacks an output, whoever wants to read it.
+        for (name, wanted) in [("stdin", o.stdin), ("stdout", true), ("stderr", !o.tty)] {
             if wanted {
                 nix::unistd::mkfifo(
                     &pipes.dir.join(name),
@@ -193,12 +190,20 @@ async fn start(k: &Kubelet, id: &str, o: &Streams) -> Result<Started, String> {
     })
 }
 
-/// Sends what a pipe gives as frames until its end.
-async fn pump(channel: u8, reader: Option<pipe::Receiver>, tx: mpsc::Sender<Message>) {
+/// Sends what a pipe gives as frames until its end; what the client didn't ask for is only read.
+async fn pump(
+    channel: u8,
+    reader: Option<pipe::Receiver>,
+    wanted: bool,
+    tx: mpsc::Sender<Message>,
+) {
     let Some(mut reader) = reader else { return };
     let mut buffer = vec![0; 32 << 10];
     while let Ok(n) = reader.read(&mut buffer).await {
-        if n == 0 || tx.send(frame(channel, &buffer[..n])).await.is_err() {
+        if n == 0 {
+            return;
+        }
+        if wanted && tx.send(frame(channel, &buffer[..n])).await.is_err() {
             return;
         }
     }
@@ -231,8 +236,13 @@ async fn run(k: &Kubelet, client: WebSocket, id: &str, o: Streams) -> Result<(),
     let (mut to_client, mut from_client) = client.split();
     let process = started.process.clone();
     let (out_tx, mut out_rx) = mpsc::channel::<Message>(16);
-    let stdout = tokio::spawn(pump(STDOUT, started.stdout, out_tx.clone()));
-    let stderr = tokio::spawn(pump(STDERR, started.stderr, out_tx));
+    let stdout = tokio::spawn(pump(
+        STDOUT,
+        started.stdout,
+        o.stdout || o.tty,
+        out_tx.clone(),
+    ));
+    let stderr = tokio::spawn(pump(STDERR, started.stderr, o.stderr, out_tx));
     let (in_tx, in_rx) = mpsc::channel::<Vec<u8>>(16);
     let input = tokio::spawn(feed(process.clone(), started.stdin, in_rx));
     let reader_of = process.clone();
