@@ -86,6 +86,11 @@ pub fn seeds(cases: u64) -> Box<dyn Iterator<Item = u64>> {
     Box::new((first..).take_while(move |_| Instant::now() < end))
 }
 
+/// Whether one case is run again, which says nothing about how many do what.
+pub fn replays() -> bool {
+    std::env::var_os("RHUMB_FUZZ_SEED").is_some()
+}
+
 /// Runs a test's cases. `case` fails by panicking.
 pub fn run(name: &str, cases: u64, mut case: impl FnMut(&mut Dice)) {
     for seed in seeds(cases) {

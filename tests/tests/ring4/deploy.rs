@@ -26,27 +26,34 @@ pub fn manifests(suite: &Suite) -> anyhow::Result<()> {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
     kubectl(&["label", "nodes", "--all", EXTERNAL])?;
     let _labelled = Labelled(suite);
-    for file in ["agent.yaml", "examples"] {
-        let path = deploy.join(file);
-        let path = path.to_str().context("a path that is no text")?;
+    // The examples in the order of their use: the first has the namespace of all.
+    let examples = [
+        "examples/web.yaml",
+        "examples/clients.yaml",
+        "examples/policy.yaml",
+    ];
+    for files in [&["agent.yaml"][..], &examples] {
+        let paths: Vec<_> = files.iter().map(|file| deploy.join(file)).collect();
+        let mut named = Vec::new();
+        for path in &paths {
+            named.extend(["-f", path.to_str().context("a path that is no text")?]);
+        }
         for mode in [&[][..], &["--server-side"]] {
-            let with = |arguments: &[&str]| kubectl(&[arguments, mode].concat());
+            let with = |arguments: &[&str]| kubectl(&[arguments, &named, mode].concat());
             // Every field is known: strict validation is kubectl's default, and warns of none.
-            with(&["apply", "-f", path, "--dry-run=server"])
-                .or_else(|error| namespace_first(error, mode))?;
-            let first = with(&["apply", "-f", path])?;
-            ensure!(!first.contains("unchanged"), "{first}");
-            let again = with(&["apply", "-f", path])?;
+            with(&["apply", "--dry-run=server"]).or_else(|error| namespace_first(error, mode))?;
+            with(&["apply"])?;
+            let again = with(&["apply"])?;
             let told = match mode.is_empty() {
                 true => " unchanged",
                 false => " serverside-applied",
             };
             for line in again.lines() {
-                ensure!(line.ends_with(told), "{path} {mode:?}: {line}");
+                ensure!(line.ends_with(told), "{files:?} {mode:?}: {line}");
             }
-            let difference = with(&["diff", "-f", path])?;
-            ensure!(difference.is_empty(), "{path} {mode:?}: {difference}");
-            if file == "agent.yaml" {
+            let difference = with(&["diff"])?;
+            ensure!(difference.is_empty(), "{files:?} {mode:?}: {difference}");
+            if files.len() == 1 {
                 let sets = ["-n", "kube-system", "get", "daemonset", "rhumb-agent"];
                 let wanted =
                     "-o=jsonpath={.status.observedGeneration} {.status.desiredNumberScheduled}";
@@ -57,8 +64,9 @@ pub fn manifests(suite: &Suite) -> anyhow::Result<()> {
                     || Ok((seen()? == "1 0").then_some(())),
                 )?;
             }
-            kubectl(&["delete", "-f", path, "--timeout=60s"])?;
         }
+        // What one way applied, the other took over.
+        kubectl(&[&["delete", "--timeout=60s"][..], &named].concat())?;
     }
     Ok(())
 }

@@ -199,7 +199,7 @@ fn force_takes_over() {
             }
         }
     });
-    assert!(conflicts > 0 || std::env::var_os("RHUMB_FUZZ_SEED").is_some());
+    assert!(conflicts > 0 || rhumb_fuzz::replays());
 }
 
 /// Deals the fields of a configuration's `spec`, or of it itself, to two.

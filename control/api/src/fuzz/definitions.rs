@@ -104,7 +104,7 @@ fn definitions() {
             }
         }
     });
-    assert!(accepted > 0);
+    assert!(accepted > 0 || rhumb_fuzz::replays());
     // The sample says little unless it is good itself.
     let crd = create_definition(sample).unwrap();
     let kind = widget(&crd);
