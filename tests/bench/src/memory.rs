@@ -6,17 +6,26 @@ use anyhow::{Context, Result};
 
 /// Resident set of a process, KiB.
 pub fn resident_kib(pid: u32) -> Result<u64> {
+    status_kib(pid, "VmRSS:")
+}
+
+/// What of it is no page of a file.
+pub fn anonymous_kib(pid: u32) -> Result<u64> {
+    status_kib(pid, "RssAnon:")
+}
+
+fn status_kib(pid: u32, field: &str) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
     let line = text
         .lines()
-        .find(|l| l.starts_with("VmRSS:"))
-        .context("no VmRSS")?;
+        .find(|l| l.starts_with(field))
+        .with_context(|| format!("{path} has no {field}"))?;
     line.split_whitespace()
         .nth(1)
-        .context("no VmRSS value")?
+        .with_context(|| format!("{path}: {field} has no value"))?
         .parse()
-        .context("parsing VmRSS")
+        .with_context(|| format!("reading {field} of {path}"))
 }
 
 /// Processes whose command line has all of `words` in its arguments.
