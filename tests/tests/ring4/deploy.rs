@@ -64,9 +64,8 @@ pub fn manifests(suite: &Suite) -> anyhow::Result<()> {
                     || Ok((seen()? == "1 0").then_some(())),
                 )?;
             }
+            kubectl(&[&["delete", "--timeout=60s"][..], &named].concat())?;
         }
-        // What one way applied, the other took over.
-        kubectl(&[&["delete", "--timeout=60s"][..], &named].concat())?;
     }
     Ok(())
 }

@@ -194,16 +194,16 @@ pub fn dynamic(suite: &Suite) -> anyhow::Result<()> {
             );
         }
         let foos: Api<DynamicObject> = Api::namespaced_with(suite.client(), &space.name, &found.0);
-        let foo = |name: &str, spec: serde_json::Value| {
+        let made = |name: &str, spec: serde_json::Value| {
             DynamicObject::new(name, &found.0).data(json!({ "spec": spec }))
         };
         let post = PostParams::default();
         let first = foos
-            .create(&post, &foo("one", json!({"name": "a", "replicas": 1})))
+            .create(&post, &made("one", json!({"name": "a", "replicas": 1})))
             .await?;
         ensure!(first.data["spec"]["info"] == "none", "{:?}", first.data);
         match foos
-            .create(&post, &foo("two", json!({"name": "far too long"})))
+            .create(&post, &made("two", json!({"name": "far too long"})))
             .await
         {
             Err(kube::Error::Api(status)) => {
