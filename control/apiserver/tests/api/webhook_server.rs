@@ -1,6 +1,8 @@
 //! An admission webhook of the test's own: HTTPS with a certificate of its own authority. Ring 4 has
 //! it too.
 
+#![expect(clippy::unwrap_used, reason = "a test says what failed by its line")]
+
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
