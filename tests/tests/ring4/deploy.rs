@@ -1,6 +1,7 @@
 //! The manifests of `deploy/` apply as they are, in both ways of kubectl, and go again.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 
@@ -9,12 +10,27 @@ use crate::support::Suite;
 /// The nodes' agents are not the DaemonSet's.
 const EXTERNAL: &str = "rhumb.io/agent=external";
 
+const LIMIT: Duration = Duration::from_secs(20);
+
 /// Takes the label away again.
 struct Labelled<'a>(&'a Suite);
 
 impl Drop for Labelled<'_> {
     fn drop(&mut self) {
         let arguments = ["label", "nodes", "--all", "rhumb.io/agent-"];
+        if let Err(error) = self.0.cluster.kubectl_run(&arguments) {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+/// Deletes what a test that failed has left, which no other test may find.
+struct Applied<'a>(&'a Suite, &'a [&'a str]);
+
+impl Drop for Applied<'_> {
+    fn drop(&mut self) {
+        let delete = ["delete", "--ignore-not-found", "--timeout=60s"];
+        let arguments = [&delete[..], self.1].concat();
         if let Err(error) = self.0.cluster.kubectl_run(&arguments) {
             eprintln!("{error:#}");
         }
@@ -38,6 +54,7 @@ pub fn manifests(suite: &Suite) -> anyhow::Result<()> {
         for path in &paths {
             named.extend(["-f", path.to_str().context("a path that is no text")?]);
         }
+        let _applied = Applied(suite, &named);
         for mode in [&[][..], &["--server-side"]] {
             let with = |arguments: &[&str]| kubectl(&[arguments, &named, mode].concat());
             // Every field is known: strict validation is kubectl's default, and warns of none.
@@ -51,18 +68,23 @@ pub fn manifests(suite: &Suite) -> anyhow::Result<()> {
             for line in again.lines() {
                 ensure!(line.ends_with(told), "{files:?} {mode:?}: {line}");
             }
-            let difference = with(&["diff"])?;
-            ensure!(difference.is_empty(), "{files:?} {mode:?}: {difference}");
+            // Controllers may be at work between the two looks that a diff takes.
+            let mut shown = String::new();
+            let diff = [&["diff"][..], &named, mode].concat();
+            let same = rhumb_harness::wait_for("no difference is left", LIMIT, || {
+                let output = suite.cluster.kubectl_output(&diff)?;
+                shown = String::from_utf8_lossy(&output.stdout).into_owned();
+                Ok(output.status.success().then_some(()))
+            });
+            same.with_context(|| format!("{files:?} {mode:?}: {shown}"))?;
             if files.len() == 1 {
                 let sets = ["-n", "kube-system", "get", "daemonset", "rhumb-agent"];
                 let wanted =
                     "-o=jsonpath={.status.observedGeneration} {.status.desiredNumberScheduled}";
                 let seen = || kubectl(&[&sets[..], &[wanted]].concat());
-                rhumb_harness::wait_for(
-                    "the DaemonSet leaves the nodes alone",
-                    std::time::Duration::from_secs(20),
-                    || Ok((seen()? == "1 0").then_some(())),
-                )?;
+                rhumb_harness::wait_for("the DaemonSet leaves the nodes alone", LIMIT, || {
+                    Ok((seen()? == "1 0").then_some(()))
+                })?;
             }
             kubectl(&[&["delete", "--timeout=60s"][..], &named].concat())?;
         }
