@@ -4,19 +4,21 @@
 //! A client's watch is a cursor into its kind's ring of changes. A slow client costs nothing
 //! while it sleeps; when the ring has moved past it, its watch ends with 410 and it lists again.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use rhumb_api::registry::{Kind, Registry};
 use rhumb_store::{Event, KeyValue, ListRequest, Revision, Store, StoreError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::object::Object;
+use crate::object::{self, Object};
 
 /// Changes a kind keeps for watches, and how much memory they may hold.
 const RING_CHANGES: usize = 10_000;
@@ -47,11 +49,40 @@ pub struct Collection {
 }
 
 struct State {
-    objects: BTreeMap<String, Arc<Object>>,
+    objects: BTreeSet<Entry>,
     ring: VecDeque<Change>,
     ring_bytes: usize,
     /// The ring holds every change of a revision greater than this.
     ring_after: Revision,
+}
+
+/// An object of a collection, in the order of its key.
+struct Entry(Arc<Object>);
+
+impl Borrow<str> for Entry {
+    fn borrow(&self) -> &str {
+        self.0.key()
+    }
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.0.key() == other.0.key()
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Entry) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Entry) -> Ordering {
+        self.0.key().cmp(other.0.key())
+    }
 }
 
 pub struct Cache {
@@ -222,11 +253,10 @@ impl Cache {
             }
             None => None,
         };
-        let key = match &object {
-            Some(object) => object.key(),
-            None => collection.key_of(&event.key),
-        };
-        collection.apply(key, object, event.revision);
+        match object {
+            Some(object) => collection.put(object, event.revision),
+            None => collection.remove(&collection.key_of(&event.key), event.revision),
+        }
     }
 
     pub fn applied(&self) -> Revision {
@@ -281,7 +311,7 @@ impl Collection {
         Collection {
             kind,
             state: RwLock::new(State {
-                objects: BTreeMap::new(),
+                objects: BTreeSet::new(),
                 ring: VecDeque::new(),
                 ring_bytes: 0,
                 ring_after: start,
@@ -295,7 +325,7 @@ impl Collection {
         match Object::from_stored(&self.kind, kv) {
             Ok(object) => {
                 let mut state = self.state.write();
-                state.objects.insert(object.key(), Arc::new(object));
+                state.objects.replace(Entry(Arc::new(object)));
             }
             Err(error) => tracing::error!(%error, "skipped"),
         }
@@ -327,16 +357,28 @@ impl Collection {
         }
     }
 
-    fn apply(&self, key: String, object: Option<Arc<Object>>, revision: Revision) {
-        let mut guard = self.state.write();
-        let state = &mut *guard;
-        let previous = match &object {
-            Some(object) => state.objects.insert(key, object.clone()),
-            None => state.objects.remove(&key),
-        };
-        if previous.is_none() && object.is_none() {
-            return;
+    fn put(&self, object: Arc<Object>, revision: Revision) {
+        let mut state = self.state.write();
+        let previous = state.objects.replace(Entry(object.clone()));
+        self.note(state, previous, Some(object), revision);
+    }
+
+    fn remove(&self, key: &str, revision: Revision) {
+        let mut state = self.state.write();
+        if let Some(previous) = state.objects.take(key) {
+            self.note(state, Some(previous), None, revision);
         }
+    }
+
+    /// Puts a change into the ring.
+    fn note(
+        &self,
+        mut state: RwLockWriteGuard<'_, State>,
+        previous: Option<Entry>,
+        object: Option<Arc<Object>>,
+        revision: Revision,
+    ) {
+        let previous = previous.map(|entry| entry.0);
         let change = Change {
             revision,
             previous,
@@ -351,13 +393,14 @@ impl Collection {
             state.ring_bytes -= old.weight();
             state.ring_after = old.revision;
         }
-        drop(guard);
+        drop(state);
         self.changed.send_replace(revision);
     }
 
     pub fn get(&self, namespace: &str, name: &str) -> Option<Arc<Object>> {
         let state = self.state.read();
-        state.objects.get(&format!("{namespace}/{name}")).cloned()
+        let key = object::key(namespace, name);
+        state.objects.get(key.as_str()).map(|entry| entry.0.clone())
     }
 
     pub fn len(&self) -> usize {
@@ -372,15 +415,60 @@ impl Collection {
     pub fn list(&self, namespace: &str) -> Vec<Arc<Object>> {
         let state = self.state.read();
         if namespace.is_empty() || !self.kind.namespaced {
-            return state.objects.values().cloned().collect();
+            return state.objects.iter().map(|e| e.0.clone()).collect();
         }
         let prefix = format!("{namespace}/");
         state
             .objects
             .range::<str, _>((Bound::Included(prefix.as_str()), Bound::Unbounded))
-            .take_while(|(key, _)| key.starts_with(&prefix))
-            .map(|(_, object)| object.clone())
+            .map(|entry| &entry.0)
+            .take_while(|object| object.key().starts_with(&prefix))
+            .cloned()
             .collect()
+    }
+
+    /// The objects of a namespace ("" for all) behind the key `after`, as they were at `revision`, which the
+    /// cache has reached; `None` if changes since then are no longer held.
+    pub fn list_at(
+        &self,
+        namespace: &str,
+        after: &str,
+        revision: Revision,
+    ) -> Option<Vec<Arc<Object>>> {
+        let state = self.state.read();
+        if revision < state.ring_after {
+            return None;
+        }
+        let prefix = match self.kind.namespaced && !namespace.is_empty() {
+            true => format!("{namespace}/"),
+            false => String::new(),
+        };
+        let wanted = |key: &str| key > after && key.starts_with(&prefix);
+        let start = if after >= prefix.as_str() {
+            Bound::Excluded(after)
+        } else {
+            Bound::Included(prefix.as_str())
+        };
+        let mut objects: BTreeMap<&str, &Arc<Object>> = state
+            .objects
+            .range::<str, _>((start, Bound::Unbounded))
+            .map(|entry| (entry.0.key(), &entry.0))
+            .take_while(|(key, _)| key.starts_with(&prefix))
+            .collect();
+        // Backwards, so that what was before the first change counts.
+        let later = state.ring.partition_point(|c| c.revision <= revision);
+        for change in state.ring.range(later..).rev() {
+            match (&change.previous, &change.object) {
+                (Some(previous), _) if wanted(previous.key()) => {
+                    objects.insert(previous.key(), previous);
+                }
+                (None, Some(made)) => {
+                    objects.remove(made.key());
+                }
+                _ => {}
+            }
+        }
+        Some(objects.into_values().cloned().collect())
     }
 
     /// Of the last change, or where the cache began.
@@ -405,5 +493,66 @@ impl Collection {
         }
         let start = state.ring.partition_point(|c| c.revision <= revision);
         Some(state.ring.iter().skip(start).take(max).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::to_stored;
+    use serde_json::json;
+
+    fn object(kind: &Kind, namespace: &str, name: &str, revision: Revision) -> Arc<Object> {
+        let value = json!({"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": name, "namespace": namespace}});
+        let kv = KeyValue {
+            key: format!("core/configmaps/{namespace}/{name}").into(),
+            value: to_stored(&value),
+            create_revision: 1,
+            mod_revision: revision,
+        };
+        Arc::new(Object::from_stored(kind, &kv).unwrap())
+    }
+
+    #[test]
+    fn the_past_is_as_it_was() {
+        let kind = rhumb_api::registry::find("", "v1", "configmaps").unwrap();
+        rhumb_fuzz::run("list_at", 60, |dice| {
+            let collection = Collection::empty(kind.clone(), 10);
+            let mut now: BTreeMap<String, Revision> = BTreeMap::new();
+            let mut past = vec![(10, now.clone())];
+            for revision in 11..40 {
+                let namespace = dice.pick(&["a", "a-b", "b"]);
+                let name = dice.pick(&["x", "y", "z"]);
+                let key = object::key(namespace, name);
+                if dice.one_in(3) {
+                    collection.remove(&key, revision);
+                    now.remove(&key);
+                } else {
+                    collection.put(object(kind, namespace, name, revision), revision);
+                    now.insert(key, revision);
+                }
+                past.push((revision, now.clone()));
+            }
+            for (revision, then) in past {
+                for namespace in ["", "a", "b", "c"] {
+                    for after in ["", "a-b/y", "a/", "a/x", "b/z"] {
+                        let found = collection.list_at(namespace, after, revision).unwrap();
+                        let found: Vec<_> = found.iter().map(|o| (o.key(), o.revision)).collect();
+                        let expected: Vec<_> = then
+                            .iter()
+                            .map(|(key, at)| (key.as_str(), *at))
+                            .filter(|(key, _)| {
+                                *key > after
+                                    && (namespace.is_empty()
+                                        || key.starts_with(&format!("{namespace}/")))
+                            })
+                            .collect();
+                        assert_eq!(found, expected, "{namespace} after {after} at {revision}");
+                    }
+                }
+            }
+            assert!(collection.list_at("", "", 9).is_none());
+        });
     }
 }

@@ -71,12 +71,12 @@ pub async fn repair(api: &Api) -> Result<(), BootstrapError> {
     }
     for object in objects(kind).flat_map(|c| c.list("")) {
         let same = wanted
-            .get(&*object.name)
+            .get(object.name())
             .is_some_and(|w| at(w, "spec") == at(&object.value(), "spec"));
         if same {
-            wanted.remove(&*object.name);
-        } else if !wanted.contains_key(&*object.name) {
-            bootstrap::remove(api, kind, "", &object.name).await?;
+            wanted.remove(object.name());
+        } else if !wanted.contains_key(object.name()) {
+            bootstrap::remove(api, kind, "", object.name()).await?;
         }
     }
     hold_all(api, wanted.into_values().collect()).await

@@ -119,7 +119,7 @@ async fn keep(api: &Api, kind: &Kind, wanted: Vec<Value>) -> Result<(), Bootstra
         .collection(kind)
         .iter()
         .flat_map(|c| c.list(""))
-        .map(|o| (o.name.to_string(), o.value()))
+        .map(|o| (o.name().to_string(), o.value()))
         .collect();
     for mut object in wanted {
         let name = text(&object, "metadata.name").to_string();

@@ -17,16 +17,16 @@ const VERSION: &[u8] = br#""resourceVersion":""#;
 
 #[derive(Debug)]
 pub struct Object {
-    /// "" for cluster-scoped kinds.
-    pub namespace: Box<str>,
-    pub name: Box<str>,
+    /// Name within the kind, in the order of lists: `namespace/name`, `/name` without a namespace.
+    key: Box<str>,
     pub revision: Revision,
     /// With resourceVersion.
-    pub json: Bytes,
+    pub json: Box<[u8]>,
     /// Where the resourceVersion's digits begin.
     version_at: usize,
     /// Labels and selectable fields, at the paths where the whole object has them; as JSON, since
-    /// a `Value` takes several times the memory and most objects are rarely asked.
+    /// a `Value` takes several times the memory and most objects are rarely asked. Name and namespace
+    /// are in the key already.
     index: Box<str>,
 }
 
@@ -53,11 +53,12 @@ fn splice(stored: &[u8], revision: Revision) -> Option<(Vec<u8>, usize)> {
         .windows(METADATA.len())
         .position(|window| window == METADATA)?
         + METADATA.len();
-    let mut out = Vec::with_capacity(stored.len() + 32);
+    let digits = revision.to_string();
+    let mut out = Vec::with_capacity(stored.len() + VERSION.len() + digits.len() + 2);
     out.extend_from_slice(&stored[..at]);
     out.extend_from_slice(VERSION);
     let version_at = out.len();
-    out.extend_from_slice(revision.to_string().as_bytes());
+    out.extend_from_slice(digits.as_bytes());
     out.push(b'"');
     if stored.get(at) != Some(&b'}') {
         out.push(b',');
@@ -97,9 +98,9 @@ impl Object {
                 value = served;
             }
         }
+        let part = |path| json::text(&value, path);
         Ok(Object {
-            namespace: json::text(&value, "metadata.namespace").into(),
-            name: json::text(&value, "metadata.name").into(),
+            key: key(part("metadata.namespace"), part("metadata.name")).into(),
             revision: kv.mod_revision,
             index: index(kind, &value).to_string().into(),
             json: json.into(),
@@ -110,12 +111,27 @@ impl Object {
     /// Labels and selectable fields.
     pub fn index(&self) -> Value {
         // Written by `from_stored`.
-        serde_json::from_str(&self.index).unwrap_or_default()
+        let mut index: Value = serde_json::from_str(&self.index).unwrap_or_default();
+        set(&mut index, "metadata.name", self.name().into());
+        if !self.namespace().is_empty() {
+            set(&mut index, "metadata.namespace", self.namespace().into());
+        }
+        index
     }
 
-    /// Name within the kind, in the order of lists: `namespace/name`.
-    pub fn key(&self) -> String {
-        format!("{}/{}", self.namespace, self.name)
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// "" for cluster-scoped kinds.
+    pub fn namespace(&self) -> &str {
+        self.key
+            .split_once('/')
+            .map_or("", |(namespace, _)| namespace)
+    }
+
+    pub fn name(&self) -> &str {
+        self.key.split_once('/').map_or("", |(_, name)| name)
     }
 
     /// The same object at another revision: what a watch shows of a deletion.
@@ -129,8 +145,7 @@ impl Object {
         json.extend_from_slice(revision.to_string().as_bytes());
         json.extend_from_slice(&self.json[rest..]);
         Arc::new(Object {
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
+            key: self.key.clone(),
             revision,
             json: json.into(),
             version_at: self.version_at,
@@ -145,8 +160,13 @@ impl Object {
 
     /// What the object holds in memory.
     pub fn weight(&self) -> usize {
-        self.json.len() + self.index.len() + size_of::<Object>()
+        self.json.len() + self.index.len() + self.key.len() + size_of::<Object>()
     }
+}
+
+/// The key of an object in lists.
+pub fn key(namespace: &str, name: &str) -> String {
+    format!("{namespace}/{name}")
 }
 
 /// Copies what selectors of the kind, or of a view of it, can ask for.
@@ -157,13 +177,11 @@ fn index(kind: &Kind, object: &Value) -> Value {
         .filter(|k| k.storage() == kind);
     let paths = views.flat_map(|k| k.fields.iter().map(|field| &*field.path));
     let custom = kind.as_custom().into_iter().flat_map(Custom::indexed);
-    let always = [
-        "metadata.name",
-        "metadata.namespace",
-        "metadata.labels",
-        "reportingComponent",
-    ];
+    let always = ["metadata.labels", "reportingComponent"];
     for path in always.into_iter().chain(paths).chain(custom) {
+        if path == "metadata.name" || path == "metadata.namespace" {
+            continue;
+        }
         if let Some(value) = json::at(object, path) {
             set(&mut out, path, value.clone());
         }

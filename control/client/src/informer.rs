@@ -47,7 +47,8 @@ type IndexFn<K> = fn(&K) -> Vec<String>;
 
 struct Index<K> {
     of: IndexFn<K>,
-    entries: HashMap<String, BTreeSet<ObjectKey>>,
+    /// In one set, since most values have one object, and a set of one takes half a kilobyte.
+    entries: BTreeSet<(String, ObjectKey)>,
 }
 
 struct Cache<K> {
@@ -67,12 +68,12 @@ impl<K> Cache<K> {
             if let Some(old) = &old {
                 for value in (index.of)(old) {
                     if !now.contains(&value) {
-                        drop_entry(&mut index.entries, &value, &key);
+                        index.entries.remove(&(value, key.clone()));
                     }
                 }
             }
             for value in now {
-                index.entries.entry(value).or_default().insert(key.clone());
+                index.entries.insert((value, key.clone()));
             }
         }
         old
@@ -82,19 +83,10 @@ impl<K> Cache<K> {
         let old = self.objects.remove(key)?;
         for index in self.indexes.values_mut() {
             for value in (index.of)(&old) {
-                drop_entry(&mut index.entries, &value, key);
+                index.entries.remove(&(value, key.clone()));
             }
         }
         Some(old)
-    }
-}
-
-fn drop_entry(entries: &mut HashMap<String, BTreeSet<ObjectKey>>, value: &str, key: &ObjectKey) {
-    if let Some(keys) = entries.get_mut(value) {
-        keys.remove(key);
-        if keys.is_empty() {
-            entries.remove(value);
-        }
     }
 }
 
@@ -189,7 +181,7 @@ where
     pub fn with_index(self, name: &'static str, of: IndexFn<K>) -> Self {
         let index = Index {
             of,
-            entries: HashMap::new(),
+            entries: BTreeSet::new(),
         };
         self.inner.cache.write().indexes.insert(name, index);
         self
@@ -369,11 +361,15 @@ where
     /// The objects that index `name` files under `value`, ordered by key.
     pub fn by_index(&self, name: &'static str, value: &str) -> Vec<Arc<K>> {
         let cache = self.inner.cache.read();
-        let Some(keys) = cache.indexes.get(name).and_then(|i| i.entries.get(value)) else {
+        let Some(index) = cache.indexes.get(name) else {
             return Vec::new();
         };
-        keys.iter()
-            .filter_map(|k| cache.objects.get(k).cloned())
+        let first = (value.to_string(), ObjectKey::default());
+        index
+            .entries
+            .range(first..)
+            .take_while(|(of, _)| of == value)
+            .filter_map(|(_, key)| cache.objects.get(key).cloned())
             .collect()
     }
 

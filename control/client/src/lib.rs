@@ -8,6 +8,7 @@ pub mod error;
 pub mod events;
 pub mod informer;
 pub mod key;
+pub mod packed;
 pub mod selectors;
 pub mod workqueue;
 
@@ -15,4 +16,5 @@ pub use error::{is_already_exists, is_conflict, is_not_found};
 pub use events::{EventKind, EventSource, Recorder};
 pub use informer::{Change, Informer, Written};
 pub use key::ObjectKey;
+pub use packed::Packed;
 pub use workqueue::WorkQueue;

@@ -11,7 +11,7 @@ use k8s_openapi::api::{
 };
 use kube::{Api, Client, Resource, runtime::watcher};
 use rhumb_client::{
-    EventSource, Informer, Recorder, WorkQueue,
+    EventSource, Informer, Packed, Recorder, WorkQueue,
     informer::{by_controller, by_namespace, controller_of},
     is_conflict, is_not_found,
     workqueue::Outcome,
@@ -33,7 +33,7 @@ pub struct Context {
     pub controller_revisions: Informer<ControllerRevision>,
     pub disruption_budgets: Informer<PodDisruptionBudget>,
     pub services: Informer<Service>,
-    pub endpoint_slices: Informer<EndpointSlice>,
+    pub endpoint_slices: Informer<Packed<EndpointSlice>>,
     pub namespaces: Informer<Namespace>,
     /// Leases of nodes only.
     pub node_leases: Informer<Lease>,
@@ -59,17 +59,6 @@ fn trim<K: Resource>(object: &mut K) {
 }
 
 /// Decoding leaves room for four of everything: with many small objects that is most of them.
-fn trim_slice(slice: &mut EndpointSlice) {
-    trim(slice);
-    if let Some(endpoints) = &mut slice.endpoints {
-        endpoints.shrink_to_fit();
-        for endpoint in endpoints {
-            endpoint.addresses.shrink_to_fit();
-        }
-    }
-    slice.ports.iter_mut().for_each(Vec::shrink_to_fit);
-}
-
 fn trim_service(service: &mut Service) {
     trim(service);
     if let Some(spec) = &mut service.spec {
@@ -111,12 +100,15 @@ impl Context {
                 .with_index("orphan", by_namespace_if_orphan),
             disruption_budgets: Informer::new().with_index("namespace", by_namespace),
             services: Informer::new().with_index("namespace", by_namespace),
-            endpoint_slices: Informer::new().with_index("service", |slice: &EndpointSlice| {
-                crate::endpointslice::service_of(slice)
-                    .map(|k| k.to_string())
-                    .into_iter()
-                    .collect()
-            }),
+            endpoint_slices: Informer::new().with_index(
+                "service",
+                |slice: &Packed<EndpointSlice>| {
+                    crate::endpointslice::service_of(slice)
+                        .map(|k| k.to_string())
+                        .into_iter()
+                        .collect()
+                },
+            ),
             namespaces: Informer::new(),
             node_leases: Informer::new(),
             service_accounts: Informer::new(),
@@ -171,8 +163,7 @@ impl Context {
         start!(
             endpoint_slices,
             Api::all(self.client.clone()),
-            watcher::Config::default().labels(&own),
-            trim_slice
+            watcher::Config::default().labels(&own)
         );
         start!(namespaces);
         start!(service_accounts);

@@ -111,14 +111,14 @@ fn update(policy: &mut Policy, plural: &str, collection: &Collection, seen: &mut
                     continue;
                 };
                 let value = change.object.as_ref().map(|o| o.value());
-                policy.put(plural, &about.namespace, &about.name, value.as_ref());
+                policy.put(plural, about.namespace(), about.name(), value.as_ref());
             }
         }
         None => {
             policy.clear(plural);
             for object in collection.list("") {
                 let value = object.value();
-                policy.put(plural, &object.namespace, &object.name, Some(&value));
+                policy.put(plural, object.namespace(), object.name(), Some(&value));
             }
         }
     }

@@ -134,7 +134,7 @@ pub async fn delete_collection(request: &Request) -> Result<Response<Body>> {
     let options = delete_options(request)?;
     let page = page(request).await?;
     for object in &page.objects {
-        match delete_one(request, &object.namespace, &object.name, &options).await {
+        match delete_one(request, object.namespace(), object.name(), &options).await {
             // Somebody else deleted it: that is what was asked for.
             Err(error) if error.code == 404 => {}
             other => {

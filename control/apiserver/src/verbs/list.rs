@@ -48,8 +48,8 @@ impl Selection {
 
     pub fn matches(&self, request: &Request, object: &Object) -> bool {
         let namespace = &request.resource.namespace;
-        let here = (namespace.is_empty() || **namespace == *object.namespace)
-            && (self.name.is_empty() || *self.name == *object.name);
+        let here = (namespace.is_empty() || **namespace == *object.namespace())
+            && (self.name.is_empty() || *self.name == *object.name());
         if !here || (self.labels.is_everything() && self.fields.is_everything()) {
             return here;
         }
@@ -214,7 +214,7 @@ fn cut(
         if let Some(last) = objects.last() {
             next = Continue {
                 revision,
-                after: last.key(),
+                after: last.key().to_string(),
             }
             .encode();
         }
@@ -227,7 +227,7 @@ fn cut(
     }
 }
 
-/// A list of the past, from the store.
+/// A list of the past: from memory while what has changed since is there, else from the store.
 async fn at_revision(
     request: &Request,
     selection: &Selection,
@@ -237,6 +237,15 @@ async fn at_revision(
 ) -> Result<Page> {
     let kind = &request.kind;
     let namespace = &request.resource.namespace;
+    if revision <= request.api.cache.applied()
+        && let Some(mut objects) =
+            request
+                .collection()?
+                .list_at(namespace, after.unwrap_or_default(), revision)
+    {
+        objects.retain(|object| selection.matches(request, object));
+        return Ok(cut(objects, selection, limit, revision));
+    }
     let prefix = if namespace.is_empty() {
         format!("{}/", kind.storage_prefix())
     } else {

@@ -59,7 +59,7 @@ pub fn one(request: &Request, stored: Value) -> Result<Bytes> {
 /// One object of the cache, as the answer of a get.
 pub fn single(request: &Request, object: &Object) -> Result<Bytes> {
     if request.accept.form == Form::Plain && !request.kind.is_view() {
-        return Ok(object.json.clone());
+        return Ok(Bytes::copy_from_slice(&object.json));
     }
     one(request, object.value())
 }

@@ -29,9 +29,10 @@ fn deployment(replicas: Option<u32>) -> Value {
 }
 
 /// `manager operation subresource` of each entry.
+/// Sorted, since entries stand in the order of their times, which are whole seconds.
 fn managers(object: &Value) -> Vec<String> {
     let entries = object["metadata"]["managedFields"].as_array();
-    entries
+    let mut found: Vec<String> = entries
         .into_iter()
         .flatten()
         .map(|e| {
@@ -39,7 +40,9 @@ fn managers(object: &Value) -> Vec<String> {
             let shown = [part("manager"), part("operation"), part("subresource")].join(" ");
             shown.trim_end().to_string()
         })
-        .collect()
+        .collect();
+    found.sort();
+    found
 }
 
 fn fields<'a>(object: &'a Value, manager: &str) -> &'a Value {

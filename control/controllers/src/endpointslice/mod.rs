@@ -19,7 +19,9 @@ use kube::{
     api::{DeleteParams, PostParams, Preconditions},
 };
 use parking_lot::Mutex;
-use rhumb_client::{Change, EventKind, ObjectKey, Recorder, WorkQueue, Written, is_not_found};
+use rhumb_client::{
+    Change, EventKind, ObjectKey, Packed, Recorder, WorkQueue, Written, is_not_found,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, run_queue};
@@ -31,7 +33,8 @@ pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 pub const MANAGER: &str = "endpointslice-controller.k8s.io";
 
 /// The Service that a slice of this controller belongs to.
-pub fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
+pub fn service_of(slice: &Packed<EndpointSlice>) -> Option<ObjectKey> {
+    let slice = slice.unpack().ok()?;
     let labels = slice.metadata.labels.as_ref()?;
     if labels.get(MANAGED_BY).map(String::as_str) != Some(MANAGER) {
         return None;
@@ -195,8 +198,12 @@ impl EndpointSliceController {
         let existing = self
             .ctx
             .endpoint_slices
-            .by_index("service", &key.to_string());
-        let plan = slices::plan(&service, &wanted, &existing);
+            .by_index("service", &key.to_string())
+            .iter()
+            .map(|slice| slice.unpack())
+            .collect::<Result<Vec<_>, _>>()
+            .context("reading a slice of the cache")?;
+        let plan = slices::plan(&service, &wanted, existing);
         let result = self.write(key, plan).await;
         if let Err(error) = &result
             && !error

@@ -1,6 +1,6 @@
 //! From the slices that are there to those that should be, with as few writes as will do.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::{
@@ -64,13 +64,12 @@ struct Held {
 }
 
 /// The writes that bring `existing` (the slices of `service` that this controller manages) to `groups`.
-pub fn plan(service: &Service, groups: &[Group], existing: &[Arc<EndpointSlice>]) -> Plan {
+pub fn plan(service: &Service, groups: &[Group], existing: Vec<EndpointSlice>) -> Plan {
     let mut plan = Plan::default();
     let labels = labels(service);
     let mut unused: Vec<EndpointSlice> = existing
-        .iter()
+        .into_iter()
         .filter(|s| s.metadata.deletion_timestamp.is_none())
-        .map(|s| s.as_ref().clone())
         .collect();
     // Slices of deleted endpoints are kept for groups that need a new one.
     let mut wanting: Vec<(usize, Vec<Endpoint>)> = Vec::new();

@@ -1,29 +1,49 @@
 //! Who owns whom, as the watches tell it, and what may be to do after each change. Pure; whether an owner
 //! is really gone is asked of the server before anything is deleted.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 pub const FOREGROUND: &str = "foregroundDeletion";
 pub const ORPHAN: &str = "orphan";
 
-pub type Uid = String;
+pub type Uid = Arc<str>;
 
-/// An object, as far as this matters.
+/// An object, as far as this matters. There is one for each object of the cluster, so it is small.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
     /// Index of its kind in the list of watched kinds.
     pub kind: usize,
-    pub namespace: Option<String>,
-    pub name: String,
+    pub namespace: Option<Box<str>>,
+    pub name: Box<str>,
     pub uid: Uid,
-    pub owners: Vec<OwnerReference>,
+    pub owners: Box<[Link]>,
     /// Being deleted, and waiting for its dependents to go first.
     pub foreground: bool,
     /// Being deleted, and its dependents are to be let go first.
     pub orphaning: bool,
     pub deleting: bool,
+}
+
+/// A reference to an owner.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Link {
+    pub uid: Uid,
+    /// An owner that is deleted in the foreground waits for this object.
+    pub blocks: bool,
+}
+
+impl Link {
+    fn of(reference: &OwnerReference) -> Self {
+        Self {
+            uid: reference.uid.as_str().into(),
+            blocks: reference.block_owner_deletion == Some(true),
+        }
+    }
 }
 
 impl Item {
@@ -33,10 +53,15 @@ impl Item {
             |finalizer: &str| deleting && meta.finalizers.iter().flatten().any(|f| f == finalizer);
         Self {
             kind,
-            namespace: meta.namespace.clone(),
-            name: meta.name.clone().unwrap_or_default(),
-            uid: meta.uid.clone().unwrap_or_default(),
-            owners: meta.owner_references.clone().unwrap_or_default(),
+            namespace: meta.namespace.as_deref().map(Box::from),
+            name: meta.name.as_deref().unwrap_or_default().into(),
+            uid: meta.uid.as_deref().unwrap_or_default().into(),
+            owners: meta
+                .owner_references
+                .iter()
+                .flatten()
+                .map(Link::of)
+                .collect(),
             foreground: has(FOREGROUND),
             orphaning: has(ORPHAN),
             deleting,
@@ -56,8 +81,8 @@ pub enum Work {
 #[derive(Debug, Default)]
 pub struct Graph {
     items: HashMap<Uid, Item>,
-    /// Owner to dependents; an owner need not be in `items`.
-    dependents: HashMap<Uid, BTreeSet<Uid>>,
+    /// Owners with a dependent each; an owner need not be in `items`.
+    dependents: BTreeSet<(Uid, Uid)>,
 }
 
 impl Graph {
@@ -66,12 +91,16 @@ impl Graph {
     }
 
     pub fn dependents(&self, uid: &str) -> Vec<&Item> {
-        self.dependents
-            .get(uid)
-            .into_iter()
-            .flatten()
+        self.dependents_of(uid)
             .filter_map(|uid| self.items.get(uid))
             .collect()
+    }
+
+    fn dependents_of<'a>(&'a self, uid: &'a str) -> impl Iterator<Item = &'a Uid> {
+        self.dependents
+            .range((Uid::from(uid), Uid::from(""))..)
+            .take_while(move |(owner, _)| **owner == *uid)
+            .map(|(_, dependent)| dependent)
     }
 
     /// An object is there, or has changed.
@@ -92,14 +121,10 @@ impl Graph {
             }
         }
         for owner in &item.owners {
-            self.dependents
-                .entry(owner.uid.clone())
-                .or_default()
-                .insert(uid.clone());
+            self.dependents.insert((owner.uid.clone(), uid.clone()));
         }
         // An owner that isn't known may be gone; one that goes foreground may wait for this.
-        let questionable =
-            |o: &OwnerReference| self.items.get(&o.uid).is_none_or(|owner| owner.foreground);
+        let questionable = |o: &Link| self.items.get(&o.uid).is_none_or(|owner| owner.foreground);
         if item.owners.iter().any(questionable) {
             work.insert(Work::Examine(uid.clone()));
         }
@@ -108,14 +133,7 @@ impl Graph {
         }
         if item.foreground {
             work.insert(Work::Examine(uid.clone()));
-            work.extend(
-                self.dependents
-                    .get(&uid)
-                    .into_iter()
-                    .flatten()
-                    .cloned()
-                    .map(Work::Examine),
-            );
+            work.extend(self.dependents_of(&uid).cloned().map(Work::Examine));
         }
         self.items.insert(uid, item);
         work
@@ -132,25 +150,14 @@ impl Graph {
                 }
             }
         }
-        work.extend(
-            self.dependents
-                .get(uid)
-                .into_iter()
-                .flatten()
-                .cloned()
-                .map(Work::Examine),
-        );
+        work.extend(self.dependents_of(uid).cloned().map(Work::Examine));
         work
     }
 
     fn unlink(&mut self, item: &Item) {
         for owner in &item.owners {
-            if let Some(dependents) = self.dependents.get_mut(&owner.uid) {
-                dependents.remove(&item.uid);
-                if dependents.is_empty() {
-                    self.dependents.remove(&owner.uid);
-                }
-            }
+            self.dependents
+                .remove(&(owner.uid.clone(), item.uid.clone()));
         }
     }
 
@@ -205,7 +212,7 @@ pub enum Policy {
 pub enum Verdict {
     Keep,
     /// It has owners that stay: only the references to these others go.
-    DropReferences(Vec<Uid>),
+    DropReferences(Vec<String>),
     Delete(Policy),
     /// Its owner waits for it and it waits for its own dependents, one of which is being deleted in the
     /// foreground too: a circle. It stops blocking its owners first.
@@ -276,7 +283,10 @@ mod tests {
             namespace: Some("ns".into()),
             name: uid.into(),
             uid: uid.into(),
-            owners: owners.iter().map(|o| reference(o, true)).collect(),
+            owners: owners
+                .iter()
+                .map(|o| Link::of(&reference(o, true)))
+                .collect(),
             foreground: false,
             orphaning: false,
             deleting: false,

@@ -269,7 +269,7 @@ impl GarbageCollector {
             .get_metadata_opt(&item.name)
             .await
             .with_context(|| format!("reading {} {}", kind.name(), item.name))?;
-        Ok(live.filter(|o| o.metadata.uid.as_deref() == Some(&item.uid)))
+        Ok(live.filter(|o| o.metadata.uid.as_deref() == Some(&*item.uid)))
     }
 
     async fn owner(&self, item: &Item, reference: &OwnerReference) -> anyhow::Result<Owner> {
@@ -328,7 +328,7 @@ impl GarbageCollector {
             return self.finish_foreground(&current, &live).await;
         }
         let mut owners = Vec::new();
-        for reference in &current.owners {
+        for reference in live.metadata.owner_references.iter().flatten() {
             owners.push((reference.clone(), self.owner(&current, reference).await?));
         }
         let finalizers = live.metadata.finalizers.clone().unwrap_or_default();
@@ -359,11 +359,7 @@ impl GarbageCollector {
             graph
                 .dependents(&item.uid)
                 .into_iter()
-                .filter(|d| {
-                    d.owners
-                        .iter()
-                        .any(|o| o.uid == item.uid && o.block_owner_deletion == Some(true))
-                })
+                .filter(|d| d.owners.iter().any(|o| o.uid == item.uid && o.blocks))
                 .map(|d| d.uid.clone())
                 .collect()
         };
@@ -390,7 +386,7 @@ impl GarbageCollector {
             return Ok(());
         }
         for dependent in &dependents {
-            self.drop_references(dependent, std::slice::from_ref(&item.uid))
+            self.drop_references(dependent, &[item.uid.to_string()])
                 .await?;
         }
         self.remove_finalizer(&item, &live, ORPHAN).await
@@ -419,7 +415,7 @@ impl GarbageCollector {
             .with_context(|| format!("taking the finalizer {finalizer} off"))
     }
 
-    async fn drop_references(&self, item: &Item, owners: &[Uid]) -> anyhow::Result<()> {
+    async fn drop_references(&self, item: &Item, owners: &[String]) -> anyhow::Result<()> {
         let Some(live) = self.live(item).await? else {
             return Ok(());
         };
@@ -484,7 +480,7 @@ impl GarbageCollector {
             ..DeleteParams::default()
         }
         .preconditions(Preconditions {
-            uid: Some(item.uid.clone()),
+            uid: Some(item.uid.to_string()),
             resource_version: None,
         });
         debug!(kind = %kind.name(), namespace = item.namespace, name = item.name, ?policy, "deleting: its owners are gone");

@@ -105,7 +105,7 @@ impl Configured {
             // Read before the objects: what comes in between is made once more.
             *seen = Some(collection.revision());
             for object in collection.list("") {
-                let key = (*plural, object.name.to_string());
+                let key = (*plural, object.name().to_string());
                 // Connections that are open go on being used.
                 let now = match state.made.remove(&key) {
                     Some((revision, kept)) if revision == object.revision => kept,
