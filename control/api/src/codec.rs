@@ -8,7 +8,7 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value, json};
 
 use crate::json;
-use crate::registry::Kind;
+use crate::registry::{self, Kind};
 use crate::schema::{StructId, Type, types};
 use crate::status::{ApiError, Result};
 use crate::{options, protobuf, quantity, time};
@@ -214,6 +214,9 @@ pub fn decode(
 /// Decodes a parsed body as an object of `kind`: its types are checked, unknown fields and nulls
 /// are dropped.
 pub fn decode_parsed(kind: &Kind, parsed: Parsed, validation: FieldValidation) -> Result<Decoded> {
+    if kind.as_custom().is_none() {
+        refuse_another(kind, &parsed.value)?;
+    }
     let read = read(kind, parsed.value, Words::Json);
     judge(
         &kind.kind,
@@ -222,6 +225,44 @@ pub fn decode_parsed(kind: &Kind, parsed: Parsed, validation: FieldValidation) -
         &parsed.duplicates,
         validation,
     )
+}
+
+/// A body that says it is of another kind, in the words of Kubernetes' decoder.
+fn refuse_another(kind: &Kind, object: &Value) -> Result<()> {
+    let (given, api_version) = (json::text(object, "kind"), json::text(object, "apiVersion"));
+    if given.is_empty() || given == kind.kind {
+        return Ok(());
+    }
+    let (group, version) = match (api_version, api_version.split_once('/')) {
+        ("", _) => (&*kind.group, &*kind.version),
+        (_, Some(both)) => both,
+        (version, None) => ("", version),
+    };
+    let known = registry::KINDS
+        .iter()
+        .any(|k| k.group == group && k.version == version && k.kind == given);
+    let why = if known {
+        let package = match kind.group.split('.').next() {
+            Some("") | None => "core",
+            Some(first) => first,
+        };
+        format!(
+            "converting ({version}.{given}) to ({package}.{}): unknown conversion",
+            kind.kind
+        )
+    } else {
+        let written = match group {
+            "" => version.to_string(),
+            _ => format!("{group}/{version}"),
+        };
+        format!(
+            "no kind \"{given}\" is registered for version \"{written}\" in scheme \"k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30\""
+        )
+    };
+    Err(ApiError::bad_request(format!(
+        "{given} in version \"{version}\" cannot be handled as a {}: {why}",
+        kind.kind
+    )))
 }
 
 /// Decodes what apply made: an object of `kind`, but for what both sides had in it that it doesn't know.

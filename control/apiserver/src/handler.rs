@@ -159,6 +159,10 @@ async fn answer(
                     return Err(ApiError::method_not_allowed());
                 }
                 labels.resource = resource.described();
+                if review.kind == "Binding" {
+                    let notes = labels.record.annotations.clone();
+                    return bind_by_body(api, user, resource, query, request, notes).await;
+                }
                 let (parts, body) = request.into_parts();
                 let _room = api.flows.room(&user, expected(&parts.headers))?;
                 let body = read_body(&parts.headers, body).await?;
@@ -271,6 +275,42 @@ pub async fn may_create(request: &Request) -> Result<()> {
     may(api, user, "create", resource, query).await
 }
 
+/// `POST …/bindings`: the older way to `pods/binding`, with the pod's name in the body.
+async fn bind_by_body(
+    api: &Arc<Api>,
+    user: Arc<User>,
+    mut resource: Resource,
+    query: Query,
+    request: hyper::Request<Incoming>,
+    annotations: Annotations,
+) -> Result<Response<Body>> {
+    let kind = registry::find("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
+    let (parts, body) = request.into_parts();
+    let _room = api.flows.room(&user, expected(&parts.headers))?;
+    let body = read_body(&parts.headers, body).await?;
+    let seat = api.flows.seat(&user).await?;
+    let accept = negotiate::accept(parts.headers.get(ACCEPT), AcceptTarget::Other)?;
+    resource.kind = Some(kind.clone());
+    resource.plural = kind.plural.to_string();
+    resource.subresource = "binding".into();
+    let mut request = Request {
+        api: api.clone(),
+        user,
+        kind: kind.clone(),
+        resource,
+        query,
+        verb: "create",
+        accept,
+        headers: parts.headers,
+        body,
+        warnings: Warnings::default(),
+        annotations,
+        seat: Mutex::new(Some(seat)),
+    };
+    request.resource.name = bind::named(&request)?;
+    bind::create(&request).await
+}
+
 async fn dispatch(
     api: &Arc<Api>,
     user: Arc<User>,
@@ -367,7 +407,8 @@ async fn dispatch(
     // Once all of the body is there: a slow client holds no seat.
     let seat = api.flows.seat(&user).await?;
     let target = match resource.subresource.as_str() {
-        "" | "status" | "finalize" | "approval" | "ephemeralcontainers" => AcceptTarget::Objects,
+        "" if matches!(verb, "list" | "deletecollection") => AcceptTarget::List,
+        "" | "status" | "finalize" | "approval" | "ephemeralcontainers" => AcceptTarget::Object,
         _ => AcceptTarget::Other,
     };
     let accept: Accept = match verb {

@@ -17,6 +17,15 @@ pub struct Review {
 /// The reviews that are served.
 pub static REVIEWS: &[Review] = &[
     Review {
+        group: "",
+        version: "v1",
+        kind: "Binding",
+        plural: "bindings",
+        singular: "binding",
+        namespaced: true,
+        schema_name: "io.k8s.api.core.v1.Binding",
+    },
+    Review {
         group: "authentication.k8s.io",
         version: "v1",
         kind: "SelfSubjectReview",

@@ -44,7 +44,9 @@ pub fn accept(header: Option<&http::HeaderValue>, target: Target) -> Result<Acce
 /// What is asked for, as far as it decides which forms there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
-    Objects,
+    /// One object, or a watch of such.
+    Object,
+    List,
     DiscoveryRoot,
     Other,
 }
@@ -68,13 +70,9 @@ fn one(entry: &str, target: Target) -> Option<Accept> {
     }
     let form = match (kind, group, version, target) {
         ("", ..) => Form::Plain,
-        ("Table", "meta.k8s.io", "v1", Target::Objects) => Form::Table,
-        (
-            "PartialObjectMetadata" | "PartialObjectMetadataList",
-            "meta.k8s.io",
-            "v1",
-            Target::Objects,
-        ) => Form::Metadata,
+        ("Table", "meta.k8s.io", "v1", Target::Object | Target::List) => Form::Table,
+        ("PartialObjectMetadata", "meta.k8s.io", "v1", Target::Object)
+        | ("PartialObjectMetadataList", "meta.k8s.io", "v1", Target::List) => Form::Metadata,
         ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2", Target::DiscoveryRoot) => {
             Form::Discovery(Aggregated::V2)
         }
@@ -147,20 +145,20 @@ mod tests {
             yaml: false,
         });
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        assert_eq!(form(kubectl, Target::Objects), table);
+        assert_eq!(form(kubectl, Target::Object), table);
         assert_eq!(form(kubectl, Target::Other), plain);
         assert_eq!(
-            form("application/vnd.kubernetes.protobuf, */*", Target::Objects),
+            form("application/vnd.kubernetes.protobuf, */*", Target::Object),
             plain
         );
         assert_eq!(
-            form("application/vnd.kubernetes.protobuf", Target::Objects),
+            form("application/vnd.kubernetes.protobuf", Target::Object),
             None
         );
-        assert_eq!(form("", Target::Objects), plain);
-        assert_eq!(form("text/html", Target::Objects), None);
+        assert_eq!(form("", Target::Object), plain);
+        assert_eq!(form("text/html", Target::Object), None);
         assert_eq!(
-            form("application/yaml", Target::Objects),
+            form("application/yaml", Target::Object),
             Some(Accept {
                 form: Form::Plain,
                 yaml: true
@@ -169,11 +167,23 @@ mod tests {
         assert_eq!(
             form(
                 "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
-                Target::Objects
+                Target::List
             )
             .map(|a| a.form),
             Some(Form::Metadata)
         );
+        for (header, target) in [
+            (
+                "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+                Target::Object,
+            ),
+            (
+                "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+                Target::List,
+            ),
+        ] {
+            assert_eq!(form(header, target), None, "{header}");
+        }
         assert_eq!(
             form(
                 "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json",
@@ -205,7 +215,7 @@ mod tests {
             let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) else {
                 return;
             };
-            if let Err(error) = accept(Some(&value), Target::Objects) {
+            if let Err(error) = accept(Some(&value), Target::Object) {
                 assert_eq!(error.code, 406);
             }
             let mut headers = http::HeaderMap::new();

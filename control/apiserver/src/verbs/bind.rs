@@ -1,7 +1,8 @@
 //! `pods/binding`: how the scheduler puts a pod on a node.
 
 use http::{Response, StatusCode};
-use rhumb_api::codec;
+use rhumb_api::codec::{self, FieldValidation};
+use rhumb_api::json::text;
 use rhumb_api::status::{ApiError, Result};
 use rhumb_api::strategy;
 use rhumb_store::{Condition, Outcome, Write};
@@ -20,6 +21,18 @@ const OWN: Own = Own {
     kind: "Binding",
     schema: BINDING,
 };
+
+/// The pod that the body names.
+pub fn named(request: &Request) -> Result<String> {
+    let parsed = codec::parse(request.content_type(), &request.body)?;
+    let binding = codec::decode_named(BINDING, parsed, FieldValidation::Ignore)?.object;
+    match text(&binding, "metadata.name") {
+        "" => Err(ApiError::bad_request(
+            "the binding does not say which pod it is for: metadata.name must be provided",
+        )),
+        name => Ok(name.to_string()),
+    }
+}
 
 pub async fn create(request: &Request) -> Result<Response<Body>> {
     let validation = request.field_validation()?;

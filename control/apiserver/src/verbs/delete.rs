@@ -17,11 +17,9 @@ use crate::http::reply::{self, Body};
 
 const OPTIONS: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions";
 
-/// From the body, and from the query, which counts more.
+/// From the body, or without one from the query.
 fn delete_options(request: &Request) -> Result<DeleteOptions> {
-    let mut options = if request.body.is_empty() {
-        DeleteOptions::default()
-    } else {
+    if !request.body.is_empty() {
         let parsed = codec::parse(request.content_type(), &request.body)?;
         // By its type first: a dry run or a precondition in a wrong form must not be left aside.
         let decoded = codec::decode_named(OPTIONS, parsed, FieldValidation::Ignore)?;
@@ -33,19 +31,18 @@ fn delete_options(request: &Request) -> Result<DeleteOptions> {
                 "the body is a {kind}: it cannot be converted to DeleteOptions"
             )));
         }
-        DeleteOptions::from_value(&decoded.object)?
-    };
-    let query = &request.query;
-    if let Some(seconds) = options::number(query.get("gracePeriodSeconds"))? {
-        options.grace_period_seconds = Some(seconds);
+        return DeleteOptions::from_value(&decoded.object);
     }
+    let query = &request.query;
     let orphan = query
         .has("orphanDependents")
         .then(|| query.flag("orphanDependents"));
-    let asked = Propagation::of(query.get("propagationPolicy"), orphan)?;
-    options.propagation = asked.or(options.propagation);
-    options.dry_run |= request.dry_run()?;
-    Ok(options)
+    Ok(DeleteOptions {
+        grace_period_seconds: options::number(query.get("gracePeriodSeconds"))?,
+        propagation: Propagation::of(query.get("propagationPolicy"), orphan)?,
+        dry_run: request.dry_run()?,
+        ..DeleteOptions::default()
+    })
 }
 
 /// What a delete left: the object, if it stays for now.

@@ -145,15 +145,11 @@ async fn conflicts_and_force() {
         .ok(200);
     assert_eq!(left["spec"]["replicas"], 7);
     let expected = [
-        "me Apply",
-        "kubectl-client-side-apply Update",
         "hpa Update scale",
+        "kubectl-client-side-apply Update",
+        "me Apply",
     ];
-    let mut found = managers(&left);
-    found.sort();
-    let mut expected = expected.map(String::from);
-    expected.sort();
-    assert_eq!(found, expected);
+    assert_eq!(managers(&left), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -258,7 +254,7 @@ async fn every_write_names_its_manager() {
         .ok(200);
     assert_eq!(
         managers(&applied),
-        ["me Apply", "before-first-apply Update"]
+        ["before-first-apply Update", "me Apply"]
     );
     // Nonsense in the list is left aside.
     let nonsense = json!({"metadata": {"managedFields": [{"manager": "x", "operation": "Guess"}]}});

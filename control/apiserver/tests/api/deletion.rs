@@ -48,6 +48,14 @@ async fn finalizers_and_preconditions() {
             .await
             .refused(400, "BadRequest");
     }
+    // The query counts only where there is no body.
+    let stays = admin
+        .delete(
+            &format!("{path}?dryRun=All&gracePeriodSeconds=x"),
+            Some(&wrong),
+        )
+        .await;
+    stays.refused(409, "Conflict");
     let right = json!({"preconditions": {"uid": created["metadata"]["uid"]}});
     let marked = admin.delete(&path, Some(&right)).await.ok(200);
     assert!(marked["metadata"]["deletionTimestamp"].is_string());

@@ -36,6 +36,30 @@ async fn objects_live_and_stale_writes_conflict() {
         message.contains("the object has been modified"),
         "{message}"
     );
+    // Bodies of other kinds, in the decoder's words.
+    for (kind, version, why) in [
+        (
+            "Pod",
+            "v1",
+            "Pod in version \"v1\" cannot be handled as a ConfigMap: converting (v1.Pod) to (core.ConfigMap): unknown conversion",
+        ),
+        (
+            "Pod",
+            "apps/v9",
+            "Pod in version \"v9\" cannot be handled as a ConfigMap: no kind \"Pod\" is registered for version \"apps/v9\" in scheme \"k8s.io/kubernetes/pkg/api/legacyscheme/scheme.go:30\"",
+        ),
+        (
+            "ConfigMap",
+            "v2",
+            "the API version in the data (v2) does not match the expected API version (v1)",
+        ),
+    ] {
+        let mut other = config_map("b", "1");
+        other["kind"] = kind.into();
+        other["apiVersion"] = version.into();
+        let message = admin.post(MAPS, &other).await.refused(400, "BadRequest");
+        assert_eq!(message, why);
+    }
     // Without a resourceVersion the write is unconditional.
     admin.put(&path, &config_map("a", "3")).await.ok(200);
 
@@ -56,6 +80,42 @@ async fn objects_live_and_stale_writes_conflict() {
         message.contains("does not match the name on the URL"),
         "{message}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_older_way_to_bind() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let namespace = "/api/v1/namespaces/default";
+    let account = json!({"metadata": {"name": "default"}});
+    admin
+        .post(&format!("{namespace}/serviceaccounts"), &account)
+        .await;
+    let pod =
+        json!({"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let pods = format!("{namespace}/pods");
+    admin.post(&pods, &pod).await.ok(201);
+    let bindings = format!("{namespace}/bindings");
+    let nobodys = json!({"target": {"kind": "Node", "name": "n1"}});
+    admin
+        .post(&bindings, &nobodys)
+        .await
+        .refused(400, "BadRequest");
+    let mut binding = nobodys.clone();
+    binding["metadata"]["name"] = "q".into();
+    admin
+        .post(&bindings, &binding)
+        .await
+        .refused(404, "NotFound");
+    binding["metadata"]["name"] = "p".into();
+    admin.post(&bindings, &binding).await.ok(201);
+    let bound = admin.get(&format!("{pods}/p")).await.ok(200);
+    assert_eq!(bound["spec"]["nodeName"], "n1");
+    admin
+        .post(&bindings, &binding)
+        .await
+        .refused(409, "Conflict");
+    admin.get(&bindings).await.refused(405, "MethodNotAllowed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
