@@ -5,13 +5,12 @@ use std::{fmt::Debug, time::Duration};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet},
     coordination::v1::Lease,
-    core::v1::{ConfigMap, Namespace, Node, Pod, Service, ServiceAccount},
-    discovery::v1::EndpointSlice,
+    core::v1::{ConfigMap, Namespace, Node, Pod, ServiceAccount},
     policy::v1::PodDisruptionBudget,
 };
 use kube::{Api, Client, Resource, runtime::watcher};
 use rhumb_client::{
-    EventSource, Informer, Packed, Recorder, WorkQueue,
+    EventSource, Informer, ObjectKey, Recorder, WorkQueue,
     informer::{by_controller, by_namespace, controller_of},
     is_conflict, is_not_found,
     workqueue::Outcome,
@@ -20,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::endpointslice::{MANAGED_BY, MANAGER};
+use crate::endpointslice::{KeptService, KeptSlice, MANAGED_BY, MANAGER};
 
 pub struct Context {
     pub client: Client,
@@ -32,8 +31,8 @@ pub struct Context {
     pub daemon_sets: Informer<DaemonSet>,
     pub controller_revisions: Informer<ControllerRevision>,
     pub disruption_budgets: Informer<PodDisruptionBudget>,
-    pub services: Informer<Service>,
-    pub endpoint_slices: Informer<Packed<EndpointSlice>>,
+    pub services: Informer<KeptService>,
+    pub endpoint_slices: Informer<KeptSlice>,
     pub namespaces: Informer<Namespace>,
     /// Leases of nodes only.
     pub node_leases: Informer<Lease>,
@@ -56,21 +55,6 @@ fn by_namespace_if_orphan<K: Resource>(object: &K) -> Vec<String> {
 fn trim<K: Resource>(object: &mut K) {
     // The largest part of an object, and no controller reads it.
     object.meta_mut().managed_fields = None;
-}
-
-/// Decoding leaves room for four of everything: with many small objects that is most of them.
-fn trim_service(service: &mut Service) {
-    trim(service);
-    if let Some(spec) = &mut service.spec {
-        for list in [
-            &mut spec.cluster_ips,
-            &mut spec.ip_families,
-            &mut spec.external_ips,
-        ] {
-            list.iter_mut().for_each(Vec::shrink_to_fit);
-        }
-        spec.ports.iter_mut().for_each(Vec::shrink_to_fit);
-    }
 }
 
 impl Context {
@@ -100,15 +84,14 @@ impl Context {
                 .with_index("orphan", by_namespace_if_orphan),
             disruption_budgets: Informer::new().with_index("namespace", by_namespace),
             services: Informer::new().with_index("namespace", by_namespace),
-            endpoint_slices: Informer::new().with_index(
-                "service",
-                |slice: &Packed<EndpointSlice>| {
-                    crate::endpointslice::service_of(slice)
-                        .map(|k| k.to_string())
-                        .into_iter()
-                        .collect()
-                },
-            ),
+            endpoint_slices: Informer::new().with_index("service", |slice: &KeptSlice| {
+                slice
+                    .facts()
+                    .service
+                    .iter()
+                    .map(ObjectKey::to_string)
+                    .collect()
+            }),
             namespaces: Informer::new(),
             node_leases: Informer::new(),
             service_accounts: Informer::new(),
@@ -130,13 +113,10 @@ impl Context {
     /// Starts all watches. Handlers have to be there by then, or they miss what is listed first.
     pub fn start_informers(&self, tasks: &mut JoinSet<()>) {
         macro_rules! start {
-            ($field:ident, $api:expr, $config:expr, $trim:expr) => {{
+            ($field:ident, $api:expr, $config:expr) => {{
                 let (informer, api, shutdown) = (self.$field.clone(), $api, self.shutdown.clone());
-                tasks.spawn(async move { informer.run(api, $config, $trim, shutdown).await });
+                tasks.spawn(async move { informer.run(api, $config, trim, shutdown).await });
             }};
-            ($field:ident, $api:expr, $config:expr) => {
-                start!($field, $api, $config, trim)
-            };
             ($field:ident) => {
                 start!(
                     $field,
@@ -152,12 +132,7 @@ impl Context {
         start!(daemon_sets);
         start!(controller_revisions);
         start!(disruption_budgets);
-        start!(
-            services,
-            Api::all(self.client.clone()),
-            watcher::Config::default(),
-            trim_service
-        );
+        start!(services);
         // Those of others are none of our business.
         let own = format!("{MANAGED_BY}={MANAGER}");
         start!(

@@ -3,11 +3,7 @@
 pub mod desired;
 pub mod slices;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use k8s_openapi::api::{
@@ -32,17 +28,52 @@ pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// from the other.
 pub const MANAGER: &str = "endpointslice-controller.k8s.io";
 
-/// The Service that a slice of this controller belongs to.
-pub fn service_of(slice: &Packed<EndpointSlice>) -> Option<ObjectKey> {
-    let slice = slice.unpack().ok()?;
-    let labels = slice.metadata.labels.as_ref()?;
-    if labels.get(MANAGED_BY).map(String::as_str) != Some(MANAGER) {
-        return None;
+/// A Service as the cache keeps it.
+pub type KeptService = Packed<Service, Selector>;
+
+/// Which pods a Service is for.
+#[derive(Clone)]
+pub struct Selector(Box<[(Box<str>, Box<str>)]>);
+
+impl From<&Service> for Selector {
+    fn from(service: &Service) -> Self {
+        let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref());
+        let pairs = selector.into_iter().flatten();
+        Self(
+            pairs
+                .map(|(k, v)| (k.as_str().into(), v.as_str().into()))
+                .collect(),
+        )
     }
-    Some(ObjectKey::new(
-        slice.metadata.namespace.clone().unwrap_or_default(),
-        labels.get(SERVICE_NAME)?.clone(),
-    ))
+}
+
+impl Selector {
+    fn selects(&self, pod: &Pod) -> bool {
+        let value = |key: &str| pod.metadata.labels.as_ref()?.get(key);
+        let has = |k: &str, v: &str| value(k).is_some_and(|x| x == v);
+        !self.0.is_empty() && self.0.iter().all(|(k, v)| has(k, v))
+    }
+}
+
+/// A slice as the cache keeps it.
+pub type KeptSlice = Packed<EndpointSlice, SliceFacts>;
+
+#[derive(Clone)]
+pub struct SliceFacts {
+    /// The Service that a slice of this controller belongs to.
+    pub service: Option<ObjectKey>,
+}
+
+impl From<&EndpointSlice> for SliceFacts {
+    fn from(slice: &EndpointSlice) -> Self {
+        let label = |key| slice.metadata.labels.as_ref()?.get(key);
+        let ours = label(MANAGED_BY).is_some_and(|manager| manager == MANAGER);
+        let service = label(SERVICE_NAME).filter(|_| ours).map(|name| {
+            let namespace = slice.metadata.namespace.clone();
+            ObjectKey::new(namespace.unwrap_or_default(), name.clone())
+        });
+        Self { service }
+    }
 }
 
 pub struct EndpointSliceController {
@@ -50,14 +81,6 @@ pub struct EndpointSliceController {
     queue: WorkQueue<ObjectKey>,
     recorder: Recorder,
     written: Mutex<HashMap<ObjectKey, Written>>,
-}
-
-fn selects(service: &Service, labels: &BTreeMap<String, String>) -> bool {
-    service
-        .spec
-        .as_ref()
-        .and_then(|s| s.selector.as_ref())
-        .is_some_and(|s| !s.is_empty() && s.iter().all(|(k, v)| labels.get(k) == Some(v)))
 }
 
 /// Whether a change of a pod can show in a slice.
@@ -97,13 +120,7 @@ impl EndpointSliceController {
                 return;
             };
             for service in services.by_index("namespace", namespace) {
-                let hit = |p: &Arc<Pod>| {
-                    selects(
-                        &service,
-                        p.metadata.labels.as_ref().unwrap_or(&BTreeMap::new()),
-                    )
-                };
-                if pods.iter().any(|p| hit(p)) {
+                if pods.iter().any(|pod| service.facts().selects(pod)) {
                     q.add(ObjectKey::of(service.as_ref()));
                 }
             }
@@ -111,13 +128,10 @@ impl EndpointSliceController {
         // Someone else's hand on our slices, and slices that are deleted.
         let q = queue.clone();
         ctx.endpoint_slices.on_change(move |change| {
-            if let Some(service) = service_of(change.object()) {
-                q.add(service);
-            }
-            if let Change::Updated { old, .. } = change
-                && let Some(service) = service_of(old)
-            {
-                q.add(service);
+            let service = |slice: &KeptSlice| slice.facts().service.clone();
+            service(change.object()).into_iter().for_each(|s| q.add(s));
+            if let Change::Updated { old, .. } = change {
+                service(old).into_iter().for_each(|s| q.add(s));
             }
         });
         // A node's zone is part of its pods' endpoints.
@@ -132,10 +146,7 @@ impl EndpointSliceController {
             for pod in pods.by_index("node", node) {
                 let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
                 for service in services.by_index("namespace", namespace) {
-                    if selects(
-                        &service,
-                        pod.metadata.labels.as_ref().unwrap_or(&BTreeMap::new()),
-                    ) {
+                    if service.facts().selects(&pod) {
                         q.add(ObjectKey::of(service.as_ref()));
                     }
                 }
@@ -161,7 +172,7 @@ impl EndpointSliceController {
     }
 
     async fn reconcile(&self, key: &ObjectKey) -> anyhow::Result<Option<Duration>> {
-        let Some(service) = self.ctx.services.get(key) else {
+        let Some(kept) = self.ctx.services.get(key) else {
             // Its slices go with it, by their owner references.
             self.written.lock().remove(key);
             return Ok(None);
@@ -173,6 +184,7 @@ impl EndpointSliceController {
             }
             self.written.lock().remove(key);
         }
+        let service = kept.unpack().context("reading a Service of the cache")?;
         if !desired::is_ours(&service) || service.metadata.deletion_timestamp.is_some() {
             return Ok(None);
         }
@@ -181,12 +193,7 @@ impl EndpointSliceController {
             .pods
             .by_index("namespace", &key.namespace)
             .into_iter()
-            .filter(|p| {
-                selects(
-                    &service,
-                    p.metadata.labels.as_ref().unwrap_or(&BTreeMap::new()),
-                )
-            })
+            .filter(|pod| kept.facts().selects(pod))
             .collect();
         let zone_of = |name: &str| {
             self.ctx
@@ -212,7 +219,7 @@ impl EndpointSliceController {
                 .any(rhumb_client::is_conflict)
         {
             self.recorder.record(
-                service.as_ref(),
+                &service,
                 EventKind::Warning,
                 "FailedToUpdateEndpointSlices",
                 format!(
