@@ -165,8 +165,18 @@ pub fn prepare_create(kind: &Kind, object: &mut Value, ctx: &CreateContext<'_>) 
     errors.into_result(kind, text(object, "metadata.name"))
 }
 
+/// What a new object is called in refusals, before a name has been made for it.
+pub fn called(object: &Value) -> &str {
+    let names = ["metadata.name", "metadata.generateName"];
+    let given = names.iter().map(|path| text(object, path));
+    given
+        .into_iter()
+        .find(|name| !name.is_empty())
+        .unwrap_or("Unknown")
+}
+
 /// Writes `name` from `generateName` if there is no name.
-pub fn generate_name(meta: &mut Value, suffix: &str) {
+fn generate_name(meta: &mut Value, suffix: &str) {
     let base = text(meta, "generateName");
     if text(meta, "name").is_empty() && !base.is_empty() {
         // 63 characters in all, as Kubernetes keeps them.

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::auth::User;
 use crate::route::Resource;
-use crate::verbs::Annotations;
+use crate::verbs::Notes;
 
 pub const AUDIT_ID: http::HeaderName = http::HeaderName::from_static("audit-id");
 /// Bytes of an id that a client may bring.
@@ -58,7 +58,7 @@ pub struct Record {
     pub received: Timestamp,
     /// Whether it was allowed, once that is known.
     pub allowed: Option<bool>,
-    pub annotations: Annotations,
+    pub notes: Notes,
 }
 
 /// `Audit-Id` of the answer: the request's, or a new one.
@@ -148,8 +148,8 @@ impl Record {
             let decision = if allowed { "allow" } else { "forbid" };
             event["annotations"] = json!({"authorization.k8s.io/decision": decision});
         }
-        for (key, value) in &*self.annotations.lock() {
-            event["annotations"][key] = value.as_str().into();
+        for (key, value) in self.notes.annotations() {
+            event["annotations"][key.as_str()] = value.as_str().into();
         }
         event
     }

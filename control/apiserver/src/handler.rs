@@ -28,8 +28,8 @@ use crate::system;
 use crate::verbs::review::Asked;
 use crate::verbs::write::Part;
 use crate::verbs::{
-    self, Annotations, Request, Warnings, admission, bind, delete, eviction, list, review, scale,
-    token, watch, write,
+    self, Notes, Request, admission, bind, delete, eviction, list, review, scale, token, watch,
+    write,
 };
 
 /// As kube-apiserver.
@@ -69,6 +69,7 @@ pub async fn handle(
         }
         reply::error(&error)
     });
+    reply::warn(&mut response, &labels.record.notes.take_warnings());
     api.metrics.count(
         labels.verb,
         &labels.resource,
@@ -160,7 +161,7 @@ async fn answer(
                 }
                 labels.resource = resource.described();
                 if review.kind == "Binding" {
-                    let notes = labels.record.annotations.clone();
+                    let notes = labels.record.notes.clone();
                     return bind_by_body(api, user, resource, query, request, notes).await;
                 }
                 let (parts, body) = request.into_parts();
@@ -180,7 +181,7 @@ async fn answer(
                 return review::create(api, &asked);
             }
             let kind = resource.kind.clone();
-            let notes = labels.record.annotations.clone();
+            let notes = labels.record.notes.clone();
             let mut answered = dispatch(api, user, verb, resource, query, request, notes).await;
             if let Some(kind) = &kind {
                 after(api, kind, verb, &mut answered).await;
@@ -282,7 +283,7 @@ async fn bind_by_body(
     mut resource: Resource,
     query: Query,
     request: hyper::Request<Incoming>,
-    annotations: Annotations,
+    notes: Notes,
 ) -> Result<Response<Body>> {
     let kind = registry::find("", "v1", "pods").ok_or_else(ApiError::no_such_path)?;
     let (parts, body) = request.into_parts();
@@ -303,8 +304,8 @@ async fn bind_by_body(
         accept,
         headers: parts.headers,
         body,
-        warnings: Warnings::default(),
-        annotations,
+        notes,
+        deadline: Instant::now() + verbs::PATIENCE,
         seat: Mutex::new(Some(seat)),
     };
     request.resource.name = bind::named(&request)?;
@@ -318,7 +319,7 @@ async fn dispatch(
     resource: Resource,
     query: Query,
     request: hyper::Request<Incoming>,
-    annotations: Annotations,
+    notes: Notes,
 ) -> Result<Response<Body>> {
     let Some(kind) = resource.kind.clone() else {
         return Err(ApiError::no_such_path());
@@ -379,8 +380,8 @@ async fn dispatch(
             accept: JSON_ACCEPT,
             headers: request.headers().clone(),
             body: bytes::Bytes::new(),
-            warnings: Warnings::default(),
-            annotations,
+            notes,
+            deadline: Instant::now() + verbs::PATIENCE,
             seat: Mutex::default(),
         };
         let (own, options) = match stream {
@@ -428,8 +429,8 @@ async fn dispatch(
         accept,
         headers: parts.headers,
         body,
-        warnings: Warnings::default(),
-        annotations,
+        notes,
+        deadline: Instant::now() + verbs::PATIENCE,
         seat: Mutex::new(Some(seat)),
     };
     if request.kind.group == rbac::GROUP {
@@ -437,8 +438,7 @@ async fn dispatch(
         let _ = api.cache.reach(api.store.revision(), verbs::WAIT).await;
     }
     let subresource = request.resource.subresource.clone();
-    let warnings = request.warnings.clone();
-    let answer = match (subresource.as_str(), verb) {
+    match (subresource.as_str(), verb) {
         ("", "get") | ("status", "get") => list::get(&request).await,
         ("", "list") => list::list(&request).await,
         ("", "watch") => {
@@ -467,10 +467,7 @@ async fn dispatch(
         ("eviction", "create") => eviction::create(&request).await,
         ("token", "create") => token::create(&request).await,
         _ => Err(ApiError::method_not_supported(&kind, verb)),
-    };
-    let mut response = answer?;
-    reply::warn(&mut response, &warnings.take());
-    Ok(response)
+    }
 }
 
 /// The most bytes that a body will have.

@@ -15,7 +15,6 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rhumb_api::admission::dynamic::ClientConfig;
 use tokio::net::TcpStream;
-use tokio_rustls::rustls::{self, RootCertStore};
 
 use crate::cache::Cache;
 use crate::service_backend;
@@ -77,7 +76,7 @@ impl WebhookClient {
             [] => builder
                 .with_provider_and_native_roots(tls::provider())
                 .map_err(WebhookError::System)?,
-            pem => builder.with_tls_config(trusting(pem).map_err(WebhookError::Authorities)?),
+            pem => builder.with_tls_config(tls::trusting(pem).map_err(WebhookError::Authorities)?),
         };
         let connector = builder
             .https_only()
@@ -138,20 +137,6 @@ fn innermost(error: &hyper_util::client::legacy::Error) -> String {
         found = source;
     }
     found.to_string()
-}
-
-fn trusting(pem: &[u8]) -> Result<rustls::ClientConfig, TlsError> {
-    let text = String::from_utf8_lossy(pem);
-    let mut roots = RootCertStore::empty();
-    for certificate in tls::certificates(&text)? {
-        roots.add(certificate).map_err(TlsError::Rustls)?;
-    }
-    let config = rustls::ClientConfig::builder_with_provider(tls::provider())
-        .with_safe_default_protocol_versions()
-        .map_err(TlsError::Rustls)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(config)
 }
 
 struct Service {

@@ -15,12 +15,8 @@ use crate::admission::dynamic::expression::{self, Environment, Wanted};
 use crate::json::{at, list, text};
 use crate::status::Errors;
 
-const REASONS: &[&str] = &[
-    "Forbidden",
-    "Invalid",
-    "RequestEntityTooLarge",
-    "Unauthorized",
-];
+const REASONS: &[&str] = &["Forbidden", "Invalid", "RequestEntityTooLarge"];
+const MAX_VALUE_EXPRESSION: usize = 5 << 10;
 const MAX_AUDIT_ANNOTATIONS: usize = 20;
 const NOTHING: &str = "validations or auditAnnotations must contain at least one item";
 
@@ -199,11 +195,6 @@ fn one_validation(validation: &Value, path: &str, environment: &Environment, err
             message,
             "message must not contain line breaks",
         );
-    } else if source.trim().contains(['\n', '\r']) && message.is_empty() {
-        errors.required(
-            &at_field("message"),
-            "message must be specified if expression contains line breaks",
-        );
     }
     if let Some(reason) = at(validation, "reason").and_then(Value::as_str) {
         one_of(&at_field("reason"), reason, REASONS, errors);
@@ -236,6 +227,9 @@ fn audit_annotations(
         if source.trim().is_empty() {
             errors.required(&path, "valueExpression is not specified");
             continue;
+        }
+        if source.trim().len() > MAX_VALUE_EXPRESSION {
+            errors.too_long(&path, MAX_VALUE_EXPRESSION);
         }
         expression::check(&path, source, environment, Wanted::StringOrNull, errors);
     }
@@ -271,10 +265,12 @@ fn param_ref(reference: &Value, errors: &mut Errors) {
             selector::label_selector(&format!("{path}.selector"), found, errors);
         }
         (name, found) => {
-            let path = format!("{path}.name");
-            invalid_each(&path, name, path_segment_faults(name), errors);
+            let name_path = format!("{path}.name");
+            invalid_each(&name_path, name, path_segment_faults(name), errors);
             if found.is_some() {
-                errors.forbidden(&path, "name and selector are mutually exclusive");
+                for path in [name_path, format!("{path}.selector")] {
+                    errors.forbidden(&path, "name and selector are mutually exclusive");
+                }
             }
         }
     }
@@ -288,7 +284,7 @@ fn param_ref(reference: &Value, errors: &mut Errors) {
 fn actions(actions: &[Value], errors: &mut Errors) {
     let path = "spec.validationActions";
     if actions.is_empty() {
-        errors.required(path, "");
+        errors.required(path, "at least one validation action is required");
     }
     let mut seen = HashSet::new();
     for (i, action) in actions.iter().enumerate() {
@@ -346,7 +342,19 @@ mod tests {
         );
         assert_eq!(
             one(&|s| s["validations"][0]["expression"] = "1".into()),
-            r#"spec.validations[0].expression: Invalid value: "1": compilation failed: must evaluate to bool"#
+            r#"spec.validations[0].expression: Invalid value: "1": must evaluate to bool but got int"#
+        );
+        assert_eq!(
+            one(&|s| s["validations"][0]["expression"] = "object.spec.paused".into()),
+            r#"spec.validations[0].expression: Invalid value: "object.spec.paused": must evaluate to bool but got dyn"#
+        );
+        assert_eq!(
+            one(&|s| s["validations"][0]["expression"] = "true ||\n false".into()),
+            ""
+        );
+        assert_eq!(
+            one(&|s| s["validations"][0]["reason"] = "Unauthorized".into()),
+            r#"spec.validations[0].reason: Unsupported value: "Unauthorized": supported values: "Forbidden", "Invalid", "RequestEntityTooLarge""#
         );
         assert_eq!(
             one(&|s| s["validations"][0]["expression"] = "params.a == 1".into()),
@@ -378,7 +386,7 @@ mod tests {
         );
         assert_eq!(
             one(&|s| s["auditAnnotations"] = json!([{"key": "k", "valueExpression": "1"}])),
-            r#"spec.auditAnnotations[0].valueExpression: Invalid value: "1": compilation failed: must evaluate to string or null_type"#
+            r#"spec.auditAnnotations[0].valueExpression: Invalid value: "1": must evaluate to one of [string null_type] but got int"#
         );
     }
 
@@ -395,7 +403,7 @@ mod tests {
         );
         assert_eq!(
             faults(json!({})),
-            "spec.policyName: Required value; spec.validationActions: Required value"
+            "spec.policyName: Required value; spec.validationActions: Required value: at least one validation action is required"
         );
         assert!(
             faults(json!({"policyName": "p", "validationActions": ["Deny", "Warn"]}))
@@ -405,7 +413,7 @@ mod tests {
             faults(
                 json!({"policyName": "p", "validationActions": ["Audit"], "paramRef": {"name": "n", "selector": {}}})
             ),
-            "spec.paramRef.name: Forbidden: name and selector are mutually exclusive; spec.paramRef.parameterNotFoundAction: Required value"
+            "spec.paramRef.name: Forbidden: name and selector are mutually exclusive; spec.paramRef.selector: Forbidden: name and selector are mutually exclusive; spec.paramRef.parameterNotFoundAction: Required value"
         );
     }
 }

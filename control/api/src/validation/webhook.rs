@@ -194,7 +194,9 @@ fn rule_resources(rule: &Value, path: &str, errors: &mut Errors) {
         let why = "if '*/*' is present, must not specify other resources";
         errors.invalid(path, given.clone(), why);
     }
-    let bare = given.iter().any(|r| *r != "*" && !r.contains('/'));
+    let mut whole = given.iter().filter(|r| !r.is_empty() && !r.contains('/'));
+    let bare = whole.next_back().is_some_and(|r| *r != "*");
+    // As Kubernetes has it: only the last of them says whether there is one without a subresource.
     if given.contains(&"*") && bare {
         let why = "if '*' is present, must not specify other resources without subresources";
         errors.invalid(path, given, why);
@@ -212,7 +214,7 @@ fn review_versions(hook: &Value, path: &str, errors: &mut Errors) {
     for (i, version) in given.iter().enumerate() {
         let path = format!("{path}[{i}]");
         if given[..i].contains(version) {
-            errors.duplicate(&path, *version);
+            errors.invalid(&path, *version, "duplicate version");
             continue;
         }
         invalid_each(&path, version, dns1035_label_faults(version), errors);
@@ -232,9 +234,9 @@ fn webhook_url(path: &str, url: &str, errors: &mut Errors) {
     let authority = rest.split('/').next().unwrap_or("");
     let (user, host) = match (scheme, authority.rsplit_once('@')) {
         // Without a scheme it is all path.
-        ("", _) => ("", ""),
-        (_, Some((user, host))) => (user, host),
-        (_, None) => ("", authority),
+        ("", _) => (None, ""),
+        (_, Some((user, host))) => (Some(user), host),
+        (_, None) => (None, authority),
     };
     if scheme != "https" {
         let why = format!("'https' is the only allowed URL scheme{FORM}");
@@ -248,7 +250,7 @@ fn webhook_url(path: &str, url: &str, errors: &mut Errors) {
             format!("url must be a valid URL: parse {url:?}: net/url: invalid character{FORM}");
         errors.required(path, &why);
     }
-    if !user.is_empty() {
+    if let Some(user) = user {
         errors.invalid(path, user, "user information is not permitted in the URL");
     }
     if !fragment.is_empty() {

@@ -54,13 +54,11 @@ pub async fn find_kind(
 /// Before a new object is made ready to be stored.
 pub async fn create(request: &Request, object: &mut Value) -> Result<()> {
     let kind = &request.kind;
-    let name = text(object, "metadata.name").to_string();
+    let name = strategy::called(object).to_string();
     if let Some(namespace) = request.namespace() {
         namespace_open(request, namespace, &name).await?;
     }
-    restricted_create(request, object).await?;
-    super::escalate::check(request, object, None)?;
-    super::params::check(request, object, None).await?;
+    may_create(request, object).await?;
     super::certificates::create(request, object)?;
     match kind.id() {
         ("", "Pod") => {
@@ -76,6 +74,13 @@ pub async fn create(request: &Request, object: &mut Value) -> Result<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// Whether the user may make this object, as it is: asked again when others have changed it.
+pub async fn may_create(request: &Request, object: &Value) -> Result<()> {
+    restricted_create(request, object).await?;
+    super::escalate::check(request, object, None)?;
+    super::params::check(request, object, None).await
 }
 
 /// Gives a pod its service account, and the token of it. Mirror pods run without the API's doing.
@@ -122,7 +127,7 @@ async fn restricted_create(request: &Request, object: &Value) -> Result<()> {
     let Some(node) = request.user.as_node() else {
         return Ok(());
     };
-    let name = text(object, "metadata.name");
+    let name = strategy::called(object);
     let verdict = match request.kind.id() {
         ("", "Pod") => {
             let own = find(request, "nodes", "", node).await?;

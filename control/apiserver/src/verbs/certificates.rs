@@ -4,6 +4,7 @@
 use rhumb_api::csr;
 use rhumb_api::json::{self, at, text};
 use rhumb_api::status::{ApiError, Result};
+use rhumb_api::strategy;
 use serde_json::{Value, json};
 
 use super::Request;
@@ -22,7 +23,7 @@ pub fn create(request: &Request, object: &mut Value) -> Result<()> {
         return Ok(());
     }
     let user = &request.user;
-    let name = text(object, "metadata.name").to_string();
+    let name = strategy::called(object).to_string();
     let Some(spec) = json::child(object, "spec") else {
         return Ok(());
     };

@@ -10,6 +10,7 @@ pub mod eviction;
 pub mod fields;
 pub mod list;
 pub mod list_body;
+pub mod notes;
 pub mod params;
 pub mod priority;
 pub mod render;
@@ -19,9 +20,8 @@ pub mod token;
 pub mod watch;
 pub mod write;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
@@ -42,8 +42,12 @@ use crate::object;
 use crate::route::{Query, Resource};
 use crate::server::Api;
 
+pub use notes::Notes;
+
 /// How long a read waits for the cache to show a revision.
 pub const WAIT: Duration = Duration::from_secs(3);
+/// How long a request may wait for those who are asked about it, as kube-apiserver's upper bound.
+pub const PATIENCE: Duration = Duration::from_secs(34);
 /// Attempts of a write that races with others before it gives up.
 const ATTEMPTS: usize = 20;
 
@@ -59,51 +63,15 @@ pub struct Request {
     pub accept: Accept,
     pub headers: HeaderMap,
     pub body: Bytes,
-    /// What the answer warns about, if the request succeeds.
-    pub warnings: Warnings,
-    /// What the audit log says of it besides.
-    pub annotations: Annotations,
+    /// What others have to say about it.
+    pub notes: Notes,
+    /// When those who are asked about it must have answered.
+    pub deadline: Instant,
     /// The request's place among those at work, for an answer that goes on after it.
     pub seat: Mutex<Option<Seat>>,
 }
 
-/// What admission has to say in the audit log.
-pub type Annotations = Arc<Mutex<BTreeMap<String, String>>>;
-
-/// Warnings that arise on the way of a request.
-#[derive(Clone, Debug, Default)]
-pub struct Warnings(Arc<Mutex<Vec<String>>>);
-
-impl Warnings {
-    pub fn take(&self) -> Vec<String> {
-        std::mem::take(&mut *self.0.lock())
-    }
-}
-
 impl Request {
-    /// Adds a warning to the answer, once: a write may be tried several times.
-    pub fn warn(&self, warning: String) {
-        let mut warnings = self.warnings.0.lock();
-        if !warnings.contains(&warning) {
-            warnings.push(warning);
-        }
-    }
-
-    /// Adds an annotation to the audit log's line.
-    pub fn annotate(&self, key: String, value: String) {
-        self.annotations.lock().insert(key, value);
-    }
-
-    /// As `annotate`, behind what the annotation says already.
-    pub fn annotate_more(&self, key: String, value: String) {
-        let mut annotations = self.annotations.lock();
-        let said = annotations.entry(key).or_default();
-        if !said.is_empty() {
-            said.push_str(", ");
-        }
-        said.push_str(&value);
-    }
-
     pub fn namespace(&self) -> Option<&str> {
         self.kind
             .namespaced

@@ -5,7 +5,7 @@
 use rhumb_api::admission::dynamic::GROUP;
 use rhumb_api::json::{at, text};
 use rhumb_api::registry;
-use rhumb_api::status::{ApiError, Result};
+use rhumb_api::status::{ApiError, Errors, Result};
 use serde_json::Value;
 
 use super::{Request, admit};
@@ -29,16 +29,19 @@ pub async fn check(request: &Request, new: &Value, old: Option<&Value>) -> Resul
     }
 }
 
-/// Whether the user may read objects of the kind; one that isn't served may be any.
-fn may_read(request: &Request, kind: &Value, namespace: &str, name: &str) -> bool {
+/// Whether the user may read objects of the kind; one that isn't served may be any of its group.
+fn may_read(request: &Request, kind: Option<&Value>, namespace: &str, name: &str) -> bool {
     let registry = request.api.registry();
-    let found = registry
-        .kinds()
-        .iter()
-        .find(|k| k.kind == text(kind, "kind") && k.api_version() == text(kind, "apiVersion"));
+    let api_version = kind.map_or("*/*", |kind| text(kind, "apiVersion"));
+    let found = kind.and_then(|kind| {
+        registry
+            .kinds()
+            .iter()
+            .find(|k| k.kind == text(kind, "kind") && k.api_version() == api_version)
+    });
     let attributes = Attributes {
         verb: "get",
-        group: found.map_or("*", |k| &k.group),
+        group: api_version.split_once('/').map_or("", |(group, _)| group),
         resource: found.map_or("*", |k| &k.plural),
         namespace,
         name,
@@ -48,15 +51,17 @@ fn may_read(request: &Request, kind: &Value, namespace: &str, name: &str) -> boo
     authorizer.resource(&request.user, &attributes).allowed
 }
 
-fn refused(request: &Request, object: &Value, why: &str) -> ApiError {
-    ApiError::forbidden(&request.kind, text(object, "metadata.name"), why)
+fn refused(request: &Request, object: &Value, field: &str, why: &str) -> ApiError {
+    let mut errors = Errors::default();
+    errors.forbidden(field, why);
+    ApiError::invalid(&request.kind, text(object, "metadata.name"), errors)
 }
 
 fn policy(request: &Request, policy: &Value) -> Result<()> {
     let Some(kind) = at(policy, "spec.paramKind") else {
         return Ok(());
     };
-    if may_read(request, kind, "*", "*") {
+    if may_read(request, Some(kind), "*", "*") {
         return Ok(());
     }
     let why = format!(
@@ -65,7 +70,7 @@ fn policy(request: &Request, policy: &Value) -> Result<()> {
         text(kind, "kind"),
         text(kind, "apiVersion")
     );
-    Err(refused(request, policy, &why))
+    Err(refused(request, policy, "spec.paramKind", &why))
 }
 
 async fn binding(request: &Request, binding: &Value) -> Result<()> {
@@ -79,21 +84,14 @@ async fn binding(request: &Request, binding: &Value) -> Result<()> {
     let policies = registry::find(GROUP, "v1", "validatingadmissionpolicies");
     let policies = policies.ok_or_else(ApiError::no_such_path)?;
     let policy = admit::find_kind(request, policies, "", text(binding, "spec.policyName")).await?;
-    let unknown = Value::Null;
-    let kind = match &policy {
-        // Without parameters the reference is not looked at.
-        Some(policy) => match at(policy, "spec.paramKind") {
-            Some(kind) => kind,
-            None => return Ok(()),
-        },
-        None => &unknown,
-    };
+    // Of a policy that is to come, or takes none, the parameters may be anything.
+    let kind = policy.as_ref().and_then(|p| at(p, "spec.paramKind"));
     if may_read(request, kind, or_any("namespace"), or_any("name")) {
         return Ok(());
     }
     let why = format!(
-        "user {} must have \"get\" permission on the object that paramRef refers to",
+        "user {} does not have \"get\" permission on the object referenced by paramRef",
         request.user.name
     );
-    Err(refused(request, binding, &why))
+    Err(refused(request, binding, "spec.paramRef", &why))
 }

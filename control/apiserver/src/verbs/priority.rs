@@ -4,6 +4,7 @@ use rhumb_api::admission;
 use rhumb_api::json::{flag, text};
 use rhumb_api::registry;
 use rhumb_api::status::{ApiError, Result};
+use rhumb_api::strategy;
 use serde_json::Value;
 
 use super::{Request, store_error, store_key};
@@ -35,7 +36,7 @@ pub async fn pod(request: &Request, pod: &mut Value) -> Result<()> {
             known.push(object::value_of(&kv).map_err(ApiError::internal)?);
         }
     }
-    let name = text(pod, "metadata.name").to_string();
+    let name = strategy::called(pod).to_string();
     let admitted =
         admission::priority_class_of(pod, &known).and_then(|class| admission::priority(pod, class));
     admitted.map_err(|why| ApiError::forbidden(&request.kind, &name, &why))

@@ -2,7 +2,7 @@
 
 use http::{Response, StatusCode};
 use rhumb_api::codec::{self, Decoded};
-use rhumb_api::json::{self, text};
+use rhumb_api::json::text;
 use rhumb_api::patch::{self, PatchType};
 use rhumb_api::registry::Kind;
 use rhumb_api::status::{ApiError, Result};
@@ -76,16 +76,9 @@ pub async fn create_object(request: &Request, object: Value, dry_run: bool) -> R
     let generated = text(&template, "metadata.name").is_empty();
     for _ in 0..8 {
         let mut object = template.clone();
-        let suffix = strategy::name_suffix(rand::random());
-        if let Some(metadata) = json::child(&mut object, "metadata") {
-            // Admission names the object in its refusals.
-            strategy::generate_name(metadata, &suffix);
-        }
-        let given = match generated {
-            true => "",
-            false => text(&template, "metadata.name"),
-        };
+        let given = text(&template, "metadata.name");
         dynamic::admit_create(request, given, &mut object, dry_run).await?;
+        let suffix = strategy::name_suffix(rand::random());
         let context = CreateContext {
             namespace: request.namespace(),
             now: jiff::Timestamp::now(),

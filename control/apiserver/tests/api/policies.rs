@@ -175,6 +175,44 @@ async fn actions_conditions_and_failure_policies() {
     .await;
     admin.post(MAPS, &map("d", json!({}))).await.ok(201);
     forget(&admin, "p").await;
+    // What an annotation can't say denies, whatever the binding does with violations.
+    let annotations = json!([{"key": "k", "valueExpression": "string(object.data.missing)"}]);
+    configure(
+        &admin,
+        "p",
+        json!({"auditAnnotations": annotations}),
+        json!({"validationActions": ["Audit"]}),
+    )
+    .await;
+    let message = admin
+        .post(MAPS, &map("d", json!({})))
+        .await
+        .refused(422, "Invalid");
+    assert!(message.ends_with("no such key: data"), "{message}");
+    forget(&admin, "p").await;
+    // Parameters of a kind that isn't there.
+    let spec = json!({"paramKind": {"apiVersion": "v1", "kind": "Gone"}, "validations": [{"expression": "true"}]});
+    configure(&admin, "p", spec, json!({})).await;
+    let message = admin
+        .post(MAPS, &map("d", json!({})))
+        .await
+        .refused(422, "Invalid");
+    assert_eq!(
+        message,
+        "configmaps \"d\" is forbidden: ValidatingAdmissionPolicy 'p' denied request: failed to configure policy: failed to find resource referenced by paramKind: '/v1, Kind=Gone'"
+    );
+    forget(&admin, "p").await;
+    // A Namespace is in none.
+    let spec = json!({"validations": [{"expression": "namespaceObject == null"}],
+        "matchConstraints": {"resourceRules": [{"operations": ["UPDATE"], "apiGroups": [""],
+            "apiVersions": ["v1"], "resources": ["namespaces"]}]}});
+    configure(&admin, "p", spec, json!({})).await;
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    admin
+        .patch("/api/v1/namespaces/default", "merge", &label)
+        .await
+        .ok(200);
+    forget(&admin, "p").await;
     // A binding may be about less than its policy.
     let elsewhere = json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}});
     configure(
@@ -285,10 +323,10 @@ async fn parameters() {
     let message = paul
         .post(&path, &policy("q", spec))
         .await
-        .refused(403, "Forbidden");
+        .refused(422, "Invalid");
     assert_eq!(
         message,
-        "validatingadmissionpolicies.admissionregistration.k8s.io \"q\" is forbidden: user paul must have \"get\" permission on all objects of the referenced paramKind (kind=Secret, apiVersion=v1)"
+        "ValidatingAdmissionPolicy.admissionregistration.k8s.io \"q\" is invalid: spec.paramKind: Forbidden: user paul must have \"get\" permission on all objects of the referenced paramKind (kind=Secret, apiVersion=v1)"
     );
     let binding = json!({"metadata": {"name": "r"}, "spec": {"policyName": "p", "validationActions": ["Warn"],
         "paramRef": {"name": "limit", "namespace": "kube-system", "parameterNotFoundAction": "Deny"}}});
@@ -297,7 +335,7 @@ async fn parameters() {
         &binding,
     )
     .await
-    .refused(403, "Forbidden");
+    .refused(422, "Invalid");
     paul.post(
         &path,
         &policy("q", json!({"validations": [{"expression": "true"}]})),

@@ -12,10 +12,11 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_rustls::rustls::{self, ServerConfig};
 
 /// What is answered to a path and the `request` of a review: the `response`, without uid.
@@ -29,12 +30,44 @@ pub struct Webhook {
 }
 
 impl Webhook {
-    /// Serves on a listener under these names.
+    /// Serves on a listener under these names, with a certificate of an authority of its own.
     pub fn serve(listener: std::net::TcpListener, names: &[&str], decide: Decide) -> Webhook {
+        let authority_key = KeyPair::generate().unwrap();
+        let mut authority = CertificateParams::new([]).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = authority.self_signed(&authority_key).unwrap().pem();
+        let issuer = Issuer::new(authority, authority_key);
         let names: Vec<String> = names.iter().map(|n| n.to_string()).collect();
-        let made = rcgen::generate_simple_self_signed(names).unwrap();
-        let certificate = CertificateDer::from(made.cert.der().to_vec());
-        let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+        let key = KeyPair::generate().unwrap();
+        let leaf = CertificateParams::new(names).unwrap();
+        let leaf = leaf.signed_by(&key, &issuer).unwrap();
+        Webhook::with(listener, &leaf, &key, ca, decide)
+    }
+
+    /// As `openssl req -x509` makes it: a certificate that signs itself, and is an authority.
+    pub fn serve_self_signed(
+        listener: std::net::TcpListener,
+        names: &[&str],
+        decide: Decide,
+    ) -> Webhook {
+        let names: Vec<String> = names.iter().map(|n| n.to_string()).collect();
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let made = params.self_signed(&key).unwrap();
+        let ca = made.pem();
+        Webhook::with(listener, &made, &key, ca, decide)
+    }
+
+    fn with(
+        listener: std::net::TcpListener,
+        certificate: &Certificate,
+        key: &KeyPair,
+        ca: String,
+        decide: Decide,
+    ) -> Webhook {
+        let certificate = certificate.der().clone();
+        let key = PrivatePkcs8KeyDer::from(key.serialize_der());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -64,7 +97,7 @@ impl Webhook {
         });
         Webhook {
             port,
-            ca: STANDARD.encode(made.cert.pem()),
+            ca: STANDARD.encode(ca),
             seen,
         }
     }

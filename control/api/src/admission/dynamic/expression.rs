@@ -29,7 +29,6 @@ impl Wanted {
     fn allows(self, ty: &Type) -> bool {
         match self {
             Wanted::Any => true,
-            _ if *ty == Type::Dyn => true,
             Wanted::Bool => *ty == Type::Bool,
             Wanted::String => *ty == Type::String,
             Wanted::StringOrNull => matches!(ty, Type::String | Type::Null),
@@ -41,8 +40,12 @@ impl Wanted {
             Wanted::Any => "any",
             Wanted::Bool => "bool",
             Wanted::String => "string",
-            Wanted::StringOrNull => "string or null_type",
+            Wanted::StringOrNull => "one of [string null_type]",
         }
+    }
+
+    fn refusal(self, ty: &Type) -> String {
+        format!("must evaluate to {} but got {ty}", self.named())
     }
 }
 
@@ -110,10 +113,23 @@ static NAMESPACE: LazyLock<Type> = LazyLock::new(|| {
         ("resourceVersion", Type::String),
         ("finalizers", texts()),
     ]);
+    let condition = object(&[
+        ("type", Type::String),
+        ("status", Type::String),
+        ("lastTransitionTime", Type::Timestamp),
+        ("reason", Type::String),
+        ("message", Type::String),
+    ]);
     object(&[
         ("metadata", metadata),
         ("spec", object(&[("finalizers", texts())])),
-        ("status", object(&[("phase", Type::String)])),
+        (
+            "status",
+            object(&[
+                ("phase", Type::String),
+                ("conditions", Type::list(condition)),
+            ]),
+        ),
     ])
 });
 
@@ -128,6 +144,7 @@ impl Environment {
                 ("object", Type::Dyn),
                 ("oldObject", Type::Dyn),
                 ("request", REQUEST.clone()),
+                ("namespaceObject", NAMESPACE.clone()),
                 (AUTHORIZER, Type::Authorizer),
             ],
             composed: None,
@@ -137,9 +154,6 @@ impl Environment {
     /// Of a policy's conditions, which come before its variables.
     pub fn of_conditions(has_params: bool) -> Environment {
         let mut environment = Environment::of_webhook();
-        environment
-            .variables
-            .push(("namespaceObject", NAMESPACE.clone()));
         if has_params {
             environment.variables.push(("params", Type::Dyn));
         }
@@ -192,8 +206,7 @@ pub fn check(
             None
         }
         Ok(program) if !wanted.allows(&program.result) => {
-            let why = format!("compilation failed: must evaluate to {}", wanted.named());
-            errors.invalid(path, source, why);
+            errors.invalid(path, source, wanted.refusal(&program.result));
             None
         }
         Ok(program) => Some(program.result),
@@ -225,7 +238,7 @@ impl Compiled {
                 .compile(source)
                 .and_then(|program| match wanted.allows(&program.result) {
                     true => Ok(program),
-                    false => Err(format!("must evaluate to {}", wanted.named())),
+                    false => Err(wanted.refusal(&program.result)),
                 });
         Compiled {
             source: source.to_string(),

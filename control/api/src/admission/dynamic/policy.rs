@@ -13,6 +13,8 @@ use crate::selector::LabelSelector;
 const PER_EXPRESSION: u64 = 1_000_000;
 const PER_POLICY: u64 = 10_000_000;
 const CONDITIONS: u64 = 2_500_000;
+const SPENT: &str =
+    "validation failed due to running out of cost budget, no further validation rules will be run";
 const MAX_MESSAGE: usize = 5 << 10;
 
 /// The conditions of a webhook or of a policy.
@@ -57,10 +59,11 @@ fn evaluate(
 ) -> Result<cel::Value, String> {
     let evaluated = scope.evaluate(expression, budget, PER_EXPRESSION);
     evaluated.map_err(|error| match error {
-        EvalError::Budget if budget.is_spent() => {
-            "validation failed due to running out of cost budget, no further validation rules will be run".to_string()
-        }
-        error => format!("expression '{}' resulted in error: {error}", expression.source),
+        EvalError::Budget if budget.is_spent() => SPENT.to_string(),
+        error => format!(
+            "expression '{}' resulted in error: {error}",
+            expression.source
+        ),
     })
 }
 
@@ -92,13 +95,13 @@ pub struct Violation {
     pub message: String,
     /// A Status' reason.
     pub reason: String,
-    /// Which validation it was; `None` if it is about the policy as a whole.
-    pub index: Option<usize>,
+    /// Which validation it was; 0 if it is about the policy as a whole.
+    pub index: usize,
 }
 
 impl Violation {
     /// A failure that the policy's failurePolicy makes count.
-    fn failure(message: String, index: Option<usize>) -> Violation {
+    fn failure(message: String, index: usize) -> Violation {
         Violation {
             message,
             reason: "Invalid".into(),
@@ -111,6 +114,8 @@ impl Violation {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Findings {
     pub violations: Vec<Violation>,
+    /// What denies the request whatever a binding does with violations.
+    pub failures: Vec<Violation>,
     pub audit_annotations: Vec<(String, String)>,
 }
 
@@ -168,7 +173,7 @@ impl Policy {
 
     /// A failure, if failures count.
     pub fn failed(&self, why: impl Into<String>) -> Option<Violation> {
-        let violation = Violation::failure(why.into(), None);
+        let violation = Violation::failure(why.into(), 0);
         (self.failure == FailurePolicy::Fail).then_some(violation)
     }
 
@@ -191,15 +196,17 @@ impl Policy {
                 Ok(_) => findings.violations.push(Violation {
                     message: validation.message(&mut scope, &mut budget),
                     reason: validation.reason.clone(),
-                    index: Some(i),
+                    index: i,
                 }),
                 Err(why) if self.failure == FailurePolicy::Fail => {
-                    findings.violations.push(Violation::failure(why, Some(i)));
+                    findings.violations.push(Violation::failure(why, i));
                 }
                 Err(_) => {}
             }
             if budget.is_spent() {
-                break;
+                // What was found before is not the policy's answer.
+                findings.violations = self.failed(SPENT).into_iter().collect();
+                return Some(findings);
             }
         }
         for (key, expression) in &self.annotations {
@@ -209,7 +216,7 @@ impl Policy {
                     findings.audit_annotations.push(annotation);
                 }
                 Ok(_) => {}
-                Err(why) => findings.violations.extend(self.failed(why)),
+                Err(why) => findings.failures.extend(self.failed(why)),
             }
         }
         Some(findings)

@@ -153,6 +153,8 @@ impl Selectors {
             || [labels.object, labels.old]
                 .into_iter()
                 .flatten()
+                // The options of a connection are no objects that could have labels.
+                .filter(|object| at(object, "metadata").is_some())
                 .any(|object| self.object.matches_labels(Labels::of(object)))
     }
 }
@@ -204,17 +206,24 @@ impl Constraints {
         }
     }
 
-    /// The first of these places that a rule means: the request's own, then those under which the
-    /// same object is served too.
+    /// The place that a rule means: the request's own if any rule does, else one of those under
+    /// which the same object is served too.
     pub fn find(&self, name: &str, own: &Place<'_>, others: &[Place<'_>]) -> Option<usize> {
-        let places: Vec<&Place<'_>> = match self.policy {
-            MatchPolicy::Exact => vec![own],
-            MatchPolicy::Equivalent => std::iter::once(own).chain(others).collect(),
+        let others = match self.policy {
+            MatchPolicy::Exact => &[],
+            MatchPolicy::Equivalent => others,
         };
-        let any = |rules: &[Rule], place: &Place<'_>| rules.iter().any(|r| r.matches(place, name));
-        if places.iter().any(|place| any(&self.excluded, place)) {
-            return None;
+        // Of the other places, that of the earliest rule.
+        let first = |rules: &[Rule]| {
+            if rules.iter().any(|r| r.matches(own, name)) {
+                return Some(0);
+            }
+            let other = |rule: &Rule| others.iter().position(|place| rule.matches(place, name));
+            rules.iter().find_map(other).map(|i| i + 1)
+        };
+        match first(&self.excluded) {
+            Some(_) => None,
+            None => first(&self.rules),
         }
-        places.iter().position(|place| any(&self.rules, place))
     }
 }

@@ -1,8 +1,8 @@
 //! The plugin LimitRanger: of pods when they are made, and of claims.
 
 use rhumb_api::admission::limits;
-use rhumb_api::json::text;
 use rhumb_api::status::{ApiError, Result};
+use rhumb_api::strategy;
 use serde_json::Value;
 
 use super::stored_list;
@@ -31,7 +31,7 @@ pub async fn validate(request: &Request, new: &Value, old: Option<&Value>) -> Re
     }
     for range in stored_list(request, "limitranges").await? {
         limits::check(&range, &kind.group, &kind.kind, new)
-            .map_err(|why| ApiError::forbidden(kind, text(new, "metadata.name"), &why))?;
+            .map_err(|why| ApiError::forbidden(kind, strategy::called(new), &why))?;
     }
     Ok(())
 }

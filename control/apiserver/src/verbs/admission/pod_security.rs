@@ -58,17 +58,21 @@ fn judge(
     let name = text(object, "metadata.name");
     let annotation = |what: &str| format!("pod-security.kubernetes.io/{what}");
     if enforce {
-        request.annotate(annotation("enforce-policy"), policy.enforce.to_string());
+        request
+            .notes
+            .annotate(annotation("enforce-policy"), policy.enforce.to_string());
     }
     if let Some(broken) = broken(policy.audit, pod) {
-        request.annotate(annotation("audit-violations"), format!("would {broken}"));
+        request
+            .notes
+            .annotate(annotation("audit-violations"), format!("would {broken}"));
     }
     if enforce && let Some(broken) = broken(policy.enforce, pod) {
         let why = broken.replacen("violate", "violates", 1);
         return Err(ApiError::forbidden(&request.kind, name, &why));
     }
     if let Some(broken) = broken(policy.warn, pod) {
-        request.warn(format!("would {broken}"));
+        request.notes.warn(format!("would {broken}"));
     }
     Ok(())
 }
@@ -98,7 +102,7 @@ fn namespace(request: &Request, new: &Value, old: Option<&Value>) -> Result<()> 
         .map(|pod| pod.value())
         .collect();
     for warning in pod_security::existing(name, policy.enforce, &pods) {
-        request.warn(warning);
+        request.notes.warn(warning);
     }
     Ok(())
 }

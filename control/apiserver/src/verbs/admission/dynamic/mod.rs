@@ -8,8 +8,8 @@ mod subject;
 mod webhooks;
 
 use rhumb_api::admission::dynamic::{Named, Operation};
-use rhumb_api::json::text;
-use rhumb_api::status::Result;
+use rhumb_api::json::{self, text};
+use rhumb_api::status::{ApiError, Result};
 use serde_json::Value;
 
 pub use hooks::Configured;
@@ -36,6 +36,13 @@ impl Own {
             version: "v1",
             kind,
             schema: "",
+        }
+    }
+
+    fn api_version(&self) -> String {
+        match self.group {
+            "" => self.version.to_string(),
+            group => format!("{group}/{}", self.version),
         }
     }
 
@@ -86,6 +93,7 @@ pub async fn admit_create(
             .mutate(&hooks.mutating, &mut taken, None, &mut turns.again())
             .await?;
         *object = taken.unwrap_or_default();
+        admit::may_create(request, object).await?;
     }
     Ok(())
 }
@@ -165,6 +173,22 @@ async fn refuse(subject: &Subject<'_>, hooks: &Hooks, pair: Pair<'_>) -> Result<
 
 /// What is posted to a subresource, and stored in another form or not at all.
 pub async fn post(request: &Request, own: &Own, object: &mut Value, dry_run: bool) -> Result<()> {
+    // As of what is stored: whoever looks at it finds what it is, and where.
+    json::default(object, "apiVersion", own.api_version());
+    json::default(object, "kind", own.kind);
+    if let (Some(namespace), Some(metadata)) =
+        (request.namespace(), json::child(object, "metadata"))
+    {
+        match text(metadata, "namespace") {
+            "" => json::put(metadata, "namespace", Some(namespace.into())),
+            given if given != namespace => {
+                return Err(ApiError::bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request",
+                ));
+            }
+            _ => {}
+        }
+    }
     mutate(request, Operation::Create, Some(own), object, None, dry_run).await?;
     validate(request, Some(own), object, None, dry_run).await
 }
@@ -189,6 +213,9 @@ pub async fn delete(request: &Request, old: &Value, dry_run: bool) -> Result<()>
 
 /// A stream to a pod, or a request that is passed on: `options` is what the query says.
 pub async fn connect(request: &Request, own: &Own, mut options: Value) -> Result<()> {
+    if request.query.has("dryRun") {
+        return Err(ApiError::bad_request("dryRun is not supported"));
+    }
     let Some(hooks) = configured(request) else {
         return Ok(());
     };

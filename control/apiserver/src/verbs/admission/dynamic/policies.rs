@@ -22,7 +22,8 @@ const FAILURES: &str = "validation.policy.admission.k8s.io/validation_failure";
 /// A violation, and whose it is.
 struct Denied<'a> {
     policy: &'a Policy,
-    binding: &'a Binding,
+    /// `None` if the policy can't be asked at all.
+    binding: Option<&'a Binding>,
     violation: Violation,
 }
 
@@ -39,11 +40,26 @@ impl Subject<'_> {
             let Some(form) = self.meant(&policy.constraints, pair) else {
                 continue;
             };
+            let takes = match self.param_kind(policy) {
+                Ok(takes) => takes,
+                Err(why) => {
+                    let why = format!("failed to configure policy: {why}");
+                    let violation = policy.failed(why);
+                    denied.extend(violation.map(|violation| Denied {
+                        policy,
+                        binding: None,
+                        violation,
+                    }));
+                    continue;
+                }
+            };
             for binding in bindings {
                 if self.meant(&binding.constraints, pair).is_none() {
                     continue;
                 }
-                let found = self.findings(policy, binding, form, pair).await;
+                let found = self
+                    .findings(policy, binding, takes.as_deref(), form, pair)
+                    .await;
                 for violation in found {
                     self.act(policy, binding, violation, &mut denied, &mut failures);
                 }
@@ -51,6 +67,7 @@ impl Subject<'_> {
         }
         if !failures.is_empty() {
             self.request
+                .notes
                 .annotate(FAILURES.into(), Value::from(failures).to_string());
         }
         match denied.into_iter().next() {
@@ -90,7 +107,8 @@ impl Subject<'_> {
             old: old.as_deref(),
             request: &request,
             params,
-            namespace: self.namespace.as_ref(),
+            // A Namespace is not in itself.
+            namespace: self.namespace.as_ref().filter(|_| !self.is_namespace()),
             authorizer: &asker::authorizer(self),
         })
     }
@@ -100,10 +118,11 @@ impl Subject<'_> {
         &self,
         policy: &Policy,
         binding: &Binding,
+        takes: Option<&Kind>,
         form: &Form,
         pair: Pair<'_>,
     ) -> Vec<Found> {
-        let params = match self.params(policy, binding).await {
+        let params = match self.params(takes, binding).await {
             Ok(params) => params,
             Err(why) => {
                 let why = format!("failed to configure binding: {why}");
@@ -117,34 +136,44 @@ impl Subject<'_> {
                 continue;
             };
             found.extend(findings.violations.into_iter().map(Found::Violation));
+            found.extend(findings.failures.into_iter().map(Found::Failure));
             for (key, value) in findings.audit_annotations {
                 self.request
+                    .notes
                     .annotate_more(format!("{}/{key}", policy.name), value);
             }
         }
         found
     }
 
+    /// The kind of a policy's parameters, if it takes any.
+    fn param_kind(&self, policy: &Policy) -> Result<Option<Arc<Kind>>, String> {
+        let Some((api_version, name)) = &policy.param_kind else {
+            return Ok(None);
+        };
+        let registry = self.request.api.registry();
+        let mut kinds = registry.kinds().iter();
+        let found = kinds.find(|k| k.kind == *name && k.api_version() == *api_version);
+        match found {
+            Some(kind) => Ok(Some(kind.clone())),
+            None => {
+                let group = if api_version.contains('/') { "" } else { "/" };
+                Err(format!(
+                    "failed to find resource referenced by paramKind: '{group}{api_version}, Kind={name}'"
+                ))
+            }
+        }
+    }
+
     /// The parameters that a binding means; one `None` if its policy takes none.
     async fn params(
         &self,
-        policy: &Policy,
+        takes: Option<&Kind>,
         binding: &Binding,
     ) -> Result<Vec<Option<Value>>, String> {
-        let (Some((api_version, name)), Some(reference)) = (&policy.param_kind, &binding.param)
-        else {
+        let (Some(kind), Some(reference)) = (takes, &binding.param) else {
             return Ok(vec![None]);
         };
-        let registry = self.request.api.registry();
-        let kind = registry
-            .kinds()
-            .iter()
-            .find(|k| k.kind == *name && k.api_version() == *api_version)
-            .ok_or_else(|| {
-                format!(
-                    "failed to find resource referenced by paramKind: '{api_version}, Kind={name}'"
-                )
-            })?;
         let namespace = match (kind.namespaced, reference.namespace.as_str()) {
             (true, "") if self.attributes.namespace.is_empty() => {
                 return Err("cannot use namespaced paramRef in policy binding that matches cluster-scoped resources".into());
@@ -210,7 +239,7 @@ impl Subject<'_> {
             Found::Failure(violation) => {
                 denied.push(Denied {
                     policy,
-                    binding,
+                    binding: Some(binding),
                     violation,
                 });
                 return;
@@ -221,10 +250,10 @@ impl Subject<'_> {
             match action {
                 Action::Deny => denied.push(Denied {
                     policy,
-                    binding,
+                    binding: Some(binding),
                     violation: violation.clone(),
                 }),
-                Action::Warn => self.request.warn(format!(
+                Action::Warn => self.request.notes.warn(format!(
                     "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {}",
                     policy.name, binding.name, violation.message
                 )),
@@ -248,14 +277,17 @@ impl Subject<'_> {
             binding,
             violation,
         } = denied;
+        let with = match binding {
+            Some(binding) => format!(" with binding '{}'", binding.name),
+            None => String::new(),
+        };
         let message = format!(
-            "ValidatingAdmissionPolicy '{}' with binding '{}' denied request: {}",
-            policy.name, binding.name, violation.message
+            "ValidatingAdmissionPolicy '{}'{with} denied request: {}",
+            policy.name, violation.message
         );
         let kind = &self.request.kind;
-        let mut error = ApiError::forbidden(kind, &self.attributes.name, &message);
+        let mut error = ApiError::forbidden(kind, self.called(), &message);
         error.code = match violation.reason.as_str() {
-            "Unauthorized" => 401,
             "Forbidden" => 403,
             "RequestEntityTooLarge" => 413,
             _ => 422,

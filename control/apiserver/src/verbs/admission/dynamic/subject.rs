@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rhumb_api::admission::dynamic::{Attributes, Named, Operation, Place};
 use rhumb_api::codec::{self, FieldValidation, Parsed};
 use rhumb_api::json::{self, at};
+use rhumb_api::options::number;
 use rhumb_api::registry::Kind;
 use rhumb_api::status::Result;
 use rhumb_api::strategy;
@@ -63,27 +64,31 @@ impl<'a> Subject<'a> {
             false => request.namespace().unwrap_or("").to_string(),
         };
         let own = |kind: &Kind| named(&kind.group, &kind.version, &kind.plural);
-        let (forms, schema) = match objects {
+        let registry = request.api.registry();
+        let prefix = kind.storage_prefix();
+        let others = registry.kinds().iter();
+        let others = others.filter(|k| k.storage_prefix() == prefix && **k != *kind);
+        let (forms, schema): (Vec<Form>, _) = match objects {
             Objects::Whole => {
                 let form = |kind: &Arc<Kind>| Form {
                     resource: own(kind),
                     kind: named(&kind.group, &kind.version, &kind.kind),
                     view: Some(kind.clone()),
                 };
-                let registry = request.api.registry();
-                let prefix = kind.storage_prefix();
-                let others = registry.kinds().iter();
-                let others = others.filter(|k| k.storage_prefix() == prefix && **k != *kind);
                 let forms = std::iter::once(kind).chain(others).map(form).collect();
                 (forms, "")
             }
             Objects::Own(seen, schema) => {
-                let form = Form {
+                let form = |kind: &Arc<Kind>| Form {
                     resource: own(kind),
-                    kind: seen,
+                    kind: seen.clone(),
                     view: None,
                 };
-                (vec![form], schema)
+                // Other versions that have the subresource too.
+                let subresource = &request.resource.subresource;
+                let others = others.filter(|k| k.subresource(subresource).is_some());
+                let forms = std::iter::once(kind).chain(others).map(form).collect();
+                (forms, schema)
             }
         };
         let around = match namespace.as_str() {
@@ -108,6 +113,18 @@ impl<'a> Subject<'a> {
             schema,
             namespace: around,
         })
+    }
+
+    pub fn is_namespace(&self) -> bool {
+        self.request.kind.is("", "Namespace")
+    }
+
+    /// The object's name in refusals.
+    pub fn called(&self) -> &str {
+        match self.attributes.name.as_str() {
+            "" => "Unknown",
+            name => name,
+        }
     }
 
     /// What rules are asked about: the request's own place, and those of the other forms.
@@ -171,18 +188,24 @@ fn options(request: &Request, operation: Operation, dry_run: bool) -> Value {
         Operation::Connect => return Value::Null,
     };
     let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
-    let keys: &[&str] = match operation {
-        Operation::Delete => &["propagationPolicy"],
-        _ => &["fieldManager", "fieldValidation"],
-    };
-    for key in keys {
-        if request.query.has(key) {
-            options[*key] = request.query.get(key).into();
+    let query = &request.query;
+    if operation != Operation::Delete {
+        for key in ["fieldManager", "fieldValidation"] {
+            if query.has(key) {
+                options[key] = query.get(key).into();
+            }
         }
-    }
-    if operation == Operation::Delete
-        && let Ok(Parsed { value, .. }) = codec::parse(request.content_type(), &request.body)
-    {
+    } else if request.body.is_empty() {
+        if query.has("propagationPolicy") {
+            options["propagationPolicy"] = query.get("propagationPolicy").into();
+        }
+        if query.has("orphanDependents") {
+            options["orphanDependents"] = query.flag("orphanDependents").into();
+        }
+        if let Ok(Some(seconds)) = number(query.get("gracePeriodSeconds")) {
+            options["gracePeriodSeconds"] = seconds.into();
+        }
+    } else if let Ok(Parsed { value, .. }) = codec::parse(request.content_type(), &request.body) {
         for key in [
             "gracePeriodSeconds",
             "preconditions",

@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::join_all;
-use rhumb_api::admission::dynamic::{Answer, FailurePolicy, Scope, refusal, verify};
+use rhumb_api::admission::dynamic::{Answer, FailurePolicy, Operation, Scope, refusal, verify};
 use rhumb_api::apply::managed::Managed;
 use rhumb_api::json::{self, at};
 use rhumb_api::patch::{self, PatchType};
@@ -75,7 +75,7 @@ impl Subject<'_> {
             (Ok(holds), _) => Ok(holds.then_some(form)),
             (Err(why), FailurePolicy::Fail) => {
                 let kind = &self.request.kind;
-                Err(ApiError::forbidden(kind, &self.attributes.name, &why))
+                Err(ApiError::forbidden(kind, self.called(), &why))
             }
             (Err(why), FailurePolicy::Ignore) => {
                 tracing::warn!(webhook = webhook.name, why, "its conditions failed");
@@ -150,10 +150,19 @@ impl Subject<'_> {
         join_all(calls).await.into_iter().collect()
     }
 
+    fn time_left(&self) -> Duration {
+        let deadline = self.request.deadline;
+        deadline.saturating_duration_since(Instant::now())
+    }
+
     fn failed(&self, hook: &Hook, failed: Failed) -> Result<()> {
         let name = &hook.webhook.name;
         match (failed, hook.webhook.failure) {
             (Failed::Denied(error) | Failed::Always(error), _) => Err(error),
+            // Whatever its policy, there is no time left for the others.
+            _ if self.time_left().is_zero() => Err(ApiError::timeout(
+                "request did not complete within requested timeout - context deadline exceeded",
+            )),
             (Failed::Call(why), FailurePolicy::Fail) => Err(ApiError::internal(format!(
                 "failed calling webhook {name:?}: {why}"
             ))),
@@ -184,15 +193,16 @@ impl Subject<'_> {
             .map_err(|why| Failed::Call(format!("failed to call webhook: {why}")))?;
         let uid = uuid::Uuid::new_v4().to_string();
         let body = self.review(form, pair, webhook.review_version, &uid);
-        let within = Duration::from_secs(webhook.timeout_seconds);
+        let within = Duration::from_secs(webhook.timeout_seconds).min(self.time_left());
         let answer = client.post(body, within).await.map_err(Failed::Call)?;
         let answer = verify(&answer, webhook.review_version, &uid, mutating)
             .map_err(|why| Failed::Call(format!("received invalid webhook response: {why}")))?;
         for warning in &answer.warnings {
-            self.request.warn(warning.clone());
+            self.request.notes.warn(warning.clone());
         }
         for (key, value) in &answer.audit_annotations {
             self.request
+                .notes
                 .annotate(format!("{}/{key}", webhook.name), value.clone());
         }
         match answer.allowed {
@@ -236,15 +246,22 @@ impl Subject<'_> {
         let Some(patch) = patch else {
             return Ok(None);
         };
-        if patch.trim_ascii() == b"[]" {
-            return Ok(None);
+        let operations = serde_json::from_slice(&patch)
+            .map_err(|e| Failed::Call(format!("its patch is no JSON: {e}")))?;
+        match operations {
+            Value::Null => return Ok(None),
+            Value::Array(none) if none.is_empty() => return Ok(None),
+            _ => {}
         }
-        let Some(object) = object else {
+        // Nobody looks at the options of a connection again.
+        let connects = self.attributes.operation == Operation::Connect;
+        let Some(object) = object.filter(|_| !connects) else {
             return Err(Failed::Always(ApiError::internal(format!(
                 "admission webhook {name:?} attempted to modify the object, which is not supported for this operation"
             ))));
         };
-        let broken = |error: ApiError| Failed::Call(format!("its patch: {}", error.message));
+        // It was answered, so that it is no failure to call.
+        let broken = |error: ApiError| Failed::Always(ApiError::internal(error.message));
         let shown = self.shown(form, object);
         let patched = patch::apply_named("", PatchType::Json, &shown, &patch).map_err(broken)?;
         let mut taken = self.taken(form, patched.object).map_err(broken)?;
@@ -254,7 +271,7 @@ impl Subject<'_> {
             if let Some(metadata) = json::child(&mut taken, "metadata") {
                 json::put(metadata, "managedFields", managed);
             }
-            self.request.warn(format!(
+            self.request.notes.warn(format!(
                 ".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission controller; please fix your requests: {why}"
             ));
         }
