@@ -238,6 +238,7 @@ pub fn from_v2(mut scaler: Value) -> Value {
     if let Some(status) = scaler.get_mut("status").filter(|s| s.is_object()) {
         remove(status, "currentMetrics");
         remove(status, "conditions");
+        crate::json::default(status, "currentReplicas", 0);
         put(
             status,
             "currentCPUUtilizationPercentage",

@@ -607,6 +607,13 @@ fn put(kind: &Kind, style: Style) -> Value {
     replaced
 }
 
+fn patch_types(kind: &Kind) -> &'static [&'static str] {
+    match kind.as_custom() {
+        Some(_) => CUSTOM_PATCH_TYPES,
+        None => PATCH_TYPES,
+    }
+}
+
 fn patch(kind: &Kind, style: Style) -> Value {
     let description = format!("partially update the specified {}", kind.kind);
     let mut patched = operation(kind, style, "patch", description).make(
@@ -614,11 +621,12 @@ fn patch(kind: &Kind, style: Style) -> Value {
         &[200, 201],
         &kind.schema_name(),
     );
-    let types = match kind.as_custom() {
-        Some(_) => CUSTOM_PATCH_TYPES,
-        None => PATCH_TYPES,
-    };
-    style.body(&mut patched, types, &format!("{META}.Patch"), true);
+    style.body(
+        &mut patched,
+        patch_types(kind),
+        &format!("{META}.Patch"),
+        true,
+    );
     patched
 }
 
@@ -639,7 +647,10 @@ fn delete(kind: &Kind, style: Style, collection: bool) -> Value {
     if collection {
         parameters.extend(list_parameters(style));
     }
-    let schema = format!("{META}.Status");
+    let schema = match kind.is_shown_when_deleted() && !collection {
+        true => kind.schema_name().into_owned(),
+        false => format!("{META}.Status"),
+    };
     let mut deleted = operation(kind, style, action, what).make(parameters, &[200, 202], &schema);
     style.body(
         &mut deleted,
@@ -783,7 +794,7 @@ fn subresource(kind: &Kind, sub: &Subresource, style: Style) -> Vec<(&'static st
                             &[200, 201],
                             &schema,
                         );
-                        style.body(&mut op, PATCH_TYPES, &format!("{META}.Patch"), true);
+                        style.body(&mut op, patch_types(kind), &format!("{META}.Patch"), true);
                         operations.push(("patch", op));
                     }
                     _ => {}

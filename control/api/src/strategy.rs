@@ -378,7 +378,8 @@ fn check_version(kind: &Kind, new: &Value, old: &Value) -> Result<()> {
 }
 
 fn keep_system_fields(kind: &Kind, new: &mut Value, old: &Value) -> Result<()> {
-    if kind.is("coordination.k8s.io", "Lease") && text(new, "metadata.resourceVersion").is_empty() {
+    let named = !matches!(text(new, "metadata.resourceVersion"), "" | "0");
+    if kind.updates_name_a_version() && !named {
         let mut errors = Errors::default();
         errors.invalid(
             "metadata.resourceVersion",

@@ -480,6 +480,11 @@ impl Collection {
         self.changed.subscribe()
     }
 
+    /// The oldest revision from which a watch can go on.
+    pub fn oldest(&self) -> Revision {
+        self.state.read().ring_after
+    }
+
     /// Whether every change after `revision` is still held.
     pub fn holds(&self, revision: Revision) -> bool {
         revision >= self.state.read().ring_after

@@ -124,6 +124,14 @@ impl Definitions {
         let Some(collection) = kind().and_then(|kind| api.cache.collection(kind)) else {
             return;
         };
+        // The cache begins in the past: a definition that it doesn't show yet is not gone, and its kinds'
+        // history is there for watches.
+        let start = api.store.revision();
+        while api.cache.reach(start, RETRY).await.is_err() {
+            if api.stop.is_cancelled() {
+                return;
+            }
+        }
         let mut changed = collection.subscribe();
         loop {
             let seen = *changed.borrow_and_update();

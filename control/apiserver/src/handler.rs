@@ -182,6 +182,9 @@ async fn answer(
             }
             let kind = resource.kind.clone();
             let notes = labels.record.notes.clone();
+            if let Some(warning) = kind.as_ref().and_then(|kind| kind.deprecation()) {
+                notes.warn(warning.into());
+            }
             let mut answered = dispatch(api, user, verb, resource, query, request, notes).await;
             if let Some(kind) = &kind {
                 after(api, kind, verb, &mut answered).await;

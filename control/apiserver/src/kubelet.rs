@@ -51,7 +51,18 @@ enum Container<'a> {
     Named(&'a str),
 }
 
-fn find(api: &Api, resource: &Resource, wanted: Container<'_>) -> Result<Place> {
+/// Where the pod is; a pod that isn't anywhere yet is a mistake.
+fn placed(api: &Api, resource: &Resource, wanted: Container<'_>) -> Result<Place> {
+    find(api, resource, wanted)?.ok_or_else(|| {
+        ApiError::bad_request(format!(
+            "pod {} does not have a host assigned",
+            resource.name
+        ))
+    })
+}
+
+/// Where the pod is; `None` before it has a node.
+fn find(api: &Api, resource: &Resource, wanted: Container<'_>) -> Result<Option<Place>> {
     let kind = resource.kind.as_ref().ok_or_else(ApiError::no_such_path)?;
     let pod = api
         .cache
@@ -65,10 +76,7 @@ fn find(api: &Api, resource: &Resource, wanted: Container<'_>) -> Result<Place> 
     };
     let node = text(&pod, "spec.nodeName");
     if node.is_empty() {
-        return Err(ApiError::bad_request(format!(
-            "pod {} does not have a host assigned",
-            resource.name
-        )));
+        return Ok(None);
     }
     let nodes = registry::find("", "v1", "nodes").ok_or_else(ApiError::no_such_path)?;
     let object = api
@@ -78,11 +86,11 @@ fn find(api: &Api, resource: &Resource, wanted: Container<'_>) -> Result<Place> 
         .ok_or_else(|| ApiError::not_found(nodes, node))?
         .value();
     let address = address_of(&object)?;
-    Ok(Place {
+    Ok(Some(Place {
         node: node.into(),
         address,
         container,
-    })
+    }))
 }
 
 /// Where a node's kubelet listens.
@@ -248,6 +256,14 @@ pub async fn log(api: &Api, resource: &Resource, query: &Query) -> Result<Respon
             )));
         }
     }
+    let Some(place) = place else {
+        // Nothing was logged yet.
+        let mut empty = Response::new(reply::full(""));
+        empty
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        return Ok(empty);
+    };
     let path = path(
         "containerLogs",
         resource,
@@ -361,6 +377,12 @@ pub async fn stream(
     query: &Query,
     mut request: hyper::Request<Incoming>,
 ) -> Result<Response<Body>> {
+    let container = match stream {
+        Stream::PortForward => Container::None,
+        Stream::Exec | Stream::Attach => Container::Named(query.get("container")),
+    };
+    // First, since kubectl shows only what its second try, by SPDY, is answered with.
+    let place = placed(api, resource, container)?;
     if !relay::is_upgrade(request.headers())
         || request.method() != Method::GET
         || !relay::has_token(request.headers(), &UPGRADE, "websocket")
@@ -370,11 +392,6 @@ pub async fn stream(
             resource.subresource
         )));
     }
-    let container = match stream {
-        Stream::PortForward => Container::None,
-        Stream::Exec | Stream::Attach => Container::Named(query.get("container")),
-    };
-    let place = find(api, resource, container)?;
     let path = stream.path(&place, resource, query)?;
     let mut headers = HeaderMap::new();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));

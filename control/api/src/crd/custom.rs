@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
-use serde_json::{Value, json};
+use serde_json::{Number, Value, json};
 
 use super::json_path::JsonPath;
 use super::structural::Schema;
@@ -290,7 +290,6 @@ impl Custom {
         openapi::definition(kind, self.source())
     }
 
-    /// A parsed body as an object: metadata by its type, all else pruned by the schema.
     /// Reads a value as an object of this version: its own metadata and that of embedded objects by
     /// type, and pruned.
     pub(crate) fn read(&self, mut object: Value) -> codec::Read {
@@ -302,6 +301,7 @@ impl Custom {
                 return Err(format!("{field} is not a string"));
             }
         }
+        numbers(&mut object);
         let mut unknown = Vec::new();
         coerce(&mut object, self.schema(), true, "", &mut unknown)?;
         prune::prune(&mut object, self.schema(), &mut unknown);
@@ -428,4 +428,21 @@ fn coerce(
         _ => {}
     }
     Ok(())
+}
+
+/// Writes numbers as Go does, which has read them as integers or floats: `2.0` and `1e3` are 2 and 1000.
+fn numbers(value: &mut Value) {
+    match value {
+        Value::Number(n) if !n.is_i64() => {
+            let float = n.as_f64().filter(|f| f.fract() == 0.0);
+            // Up to where a float and the integer are the same.
+            let exact = float.filter(|f| f.abs() < (1_u64 << 63) as f64);
+            if let Some(float) = exact {
+                *n = Number::from(float as i64);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(numbers),
+        Value::Object(fields) => fields.values_mut().for_each(numbers),
+        _ => {}
+    }
 }

@@ -108,7 +108,12 @@ fn bracket<'a>(rest: &'a str, steps: &mut Vec<Step>) -> Result<&'a str, String> 
         inner.strip_suffix(*quote)
     });
     let step = match (inner, quoted) {
-        (_, Some(name)) => Step::Field(name.to_string()),
+        (_, Some(name)) => {
+            // Read as a path of its own, so that a dot of the name needs its backslash here too.
+            let path = JsonPath::parse(&format!(".{name}"))?;
+            steps.extend(path.steps);
+            return Ok(&rest[end + 1..]);
+        }
         ("*", None) => Step::All,
         (number, None) => {
             let index = number.parse::<i64>();
@@ -218,7 +223,9 @@ mod tests {
             path.find(&object).into_iter().cloned().collect()
         };
         assert_eq!(find(".metadata.labels.a\\.b/c"), [json!("x")]);
-        assert_eq!(find(".metadata.labels['a.b/c']"), [json!("x")]);
+        assert_eq!(find(".metadata.labels['a\\.b/c']"), [json!("x")]);
+        assert_eq!(find(".metadata.labels['a.b/c']"), Vec::<Value>::new());
+        assert_eq!(find("['metadata'].labels['a\\.b/c']"), [json!("x")]);
         assert_eq!(
             find(".status.conditions[?(@.type==\"Ready\")].status"),
             [json!("True")]

@@ -17,6 +17,31 @@ pub fn regex(pattern: &str) -> Result<Regex, regex::Error> {
         .build()
 }
 
+/// A pattern of a schema.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    /// As it was written.
+    source: String,
+    regex: Regex,
+}
+
+impl Pattern {
+    pub fn new(source: &str) -> Result<Pattern, regex::Error> {
+        let source = source.to_string();
+        regex(&source).map(|regex| Pattern { source, regex })
+    }
+
+    pub fn is_match(&self, text: &str) -> bool {
+        self.regex.is_match(text)
+    }
+}
+
+impl std::fmt::Display for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.source)
+    }
+}
+
 /// What stands in a class for `\d`, `\w` and `\s`.
 fn perl(letter: char) -> Option<&'static str> {
     Some(match letter.to_ascii_lowercase() {

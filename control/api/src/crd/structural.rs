@@ -4,8 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::pattern::regex;
-use regex::Regex;
+use super::pattern::Pattern;
 use serde_json::{Map, Value};
 
 use super::rules::Rule;
@@ -51,7 +50,7 @@ pub struct Checks {
     pub multiple_of: Option<f64>,
     pub min_length: Option<u64>,
     pub max_length: Option<u64>,
-    pub pattern: Option<Regex>,
+    pub pattern: Option<Pattern>,
     pub min_items: Option<u64>,
     pub max_items: Option<u64>,
     pub min_properties: Option<u64>,
@@ -161,7 +160,7 @@ impl Checks {
                 .get("pattern")
                 .and_then(Value::as_str)
                 .filter(|p| !p.is_empty())
-                .and_then(|p| regex(p).ok()),
+                .and_then(|p| Pattern::new(p).ok()),
             min_items: count("minItems"),
             max_items: count("maxItems"),
             min_properties: count("minProperties"),

@@ -78,11 +78,12 @@ pub fn create(kind: &Kind, spec: Value) -> Result<Value> {
         suffix: "",
     };
     strategy::prepare_create(kind, &mut object, &context)?;
+    object["metadata"]["resourceVersion"] = "1".into();
     Ok(object)
 }
 
 pub fn update(kind: &Kind, old: &Value, spec: Value) -> Result<Value> {
-    let object = json!({"metadata": {"name": "a"}, "spec": spec});
+    let object = json!({"metadata": {"name": "a", "resourceVersion": "1"}, "spec": spec});
     let mut object = decoded(kind, &object, FieldValidation::Warn)?;
     strategy::prepare_update(kind, &mut object, old)?;
     Ok(object)

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 
 use super::format;
 use super::structural::{Checks, ListType, Nested, Schema};
@@ -79,7 +79,7 @@ fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
-        Value::Number(n) if whole(n.as_f64()) => "integer",
+        Value::Number(n) if n.is_i64() || whole(n) => "integer",
         Value::Number(_) => "number",
         Value::String(_) => "string",
         Value::Array(_) => "array",
@@ -87,8 +87,11 @@ fn type_of(value: &Value) -> &'static str {
     }
 }
 
-fn whole(number: Option<f64>) -> bool {
-    number.is_some_and(|n| n.fract() == 0.0)
+/// Whether a number that isn't written as one is an integer: up to where every integer is a float.
+fn whole(number: &Number) -> bool {
+    const MOST: f64 = ((1_u64 << 53) - 1) as f64;
+    let float = number.as_f64().filter(|n| n.abs() <= MOST);
+    float.is_some_and(|n| n.fract() == 0.0)
 }
 
 fn fits(ty: &str, value: &Value) -> bool {
@@ -166,9 +169,6 @@ fn canonical(value: &Value) -> String {
         Value::Array(items) => {
             let items: Vec<String> = items.iter().map(canonical).collect();
             format!("{items:?}")
-        }
-        Value::Number(n) if whole(n.as_f64()) => {
-            n.as_i64().map_or_else(|| n.to_string(), |n| n.to_string())
         }
         other => other.to_string(),
     }

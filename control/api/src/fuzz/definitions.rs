@@ -98,6 +98,7 @@ fn definitions() {
                 now,
             );
             if blames_the_client(made).is_some() {
+                object["metadata"]["resourceVersion"] = "1".into();
                 let mut again = object.clone();
                 let updated = strategy::prepare_update(&kind, &mut again, &object);
                 updated.expect("an equal update is valid");

@@ -15,6 +15,7 @@ mod discovery;
 mod effects;
 mod events;
 mod flowcontrol;
+mod habits;
 mod networking;
 mod node;
 mod policy;

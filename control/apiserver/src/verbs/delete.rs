@@ -57,8 +57,7 @@ pub async fn delete(request: &Request) -> Result<Response<Body>> {
     let namespace = request.resource.namespace.as_str();
     match delete_one(request, namespace, name, &options).await? {
         Deleted::Removed(last) => {
-            // As in Kubernetes: a pod's deletion answers with the pod, others with a Status.
-            if request.kind.is("", "Pod") {
+            if request.kind.is_shown_when_deleted() {
                 return request.answer(StatusCode::OK, last);
             }
             let uid = text(&last, "metadata.uid");

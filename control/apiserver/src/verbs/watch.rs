@@ -82,10 +82,13 @@ pub async fn watch(request: Request) -> Result<Response<Body>> {
     if let Start::After(at) = start
         && !collection.holds(at)
     {
-        return Err(ApiError::expired(format!(
+        // The request is right, so that this is the watch's first and last event: what has not read that
+        // far in a client is not prepared for another answer.
+        let error = ApiError::expired(format!(
             "too old resource version: {at} ({})",
-            request.api.store.oldest()
-        )));
+            collection.oldest()
+        ));
+        return Ok(ended(&error));
     }
     let content_type = match request.accept.yaml {
         true => {
@@ -121,6 +124,20 @@ pub async fn watch(request: Request) -> Result<Response<Body>> {
     Ok(response)
 }
 
+fn error_event(error: &ApiError) -> Bytes {
+    let line = json!({"type": "ERROR", "object": error.to_status()});
+    format!("{line}\n").into()
+}
+
+/// A watch that ends as it begins.
+fn ended(error: &ApiError) -> Response<Body> {
+    let mut response = Response::new(reply::full(error_event(error)));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
 /// The client has gone.
 struct Gone;
 
@@ -150,9 +167,7 @@ impl Watcher {
             let applied = self.request.api.cache.applied();
             let Some(changes) = self.collection.changes(after, BATCH) else {
                 // The client was too slow, and what it missed is gone.
-                let error = ApiError::watch_too_old();
-                let line = json!({"type": "ERROR", "object": error.to_status()});
-                return self.send(format!("{line}\n").into()).await;
+                return self.send(error_event(&ApiError::watch_too_old())).await;
             };
             if let Some(last) = changes.last() {
                 after = last.revision;

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::admission::dynamic;
 use super::{ATTEMPTS, Request, admission, admit, fields, scale, set_version, store_key};
+use crate::handler::may_create;
 use crate::http::reply::{self, Body};
 use crate::ip_addresses;
 use crate::object;
@@ -126,13 +127,23 @@ pub async fn update(request: &Request, part: Part) -> Result<Response<Body>> {
     let name = request.resource.name.as_str();
     strategy::conform(kind, &mut object, request.namespace(), Some(name))?;
     rhumb_api::default_object(kind, &mut object);
-    let stored = modify(request, part, dry_run, |old| {
+    let modified = modify(request, part, dry_run, |old| {
         let mut new = object.clone();
         manager.track(request, Some(old), &mut new);
         Ok(kind.to_stored(new))
     })
-    .await?;
-    let mut response = request.answer(StatusCode::OK, stored)?;
+    .await;
+    let made = kind.is_made_by_update() && part == Part::Main;
+    let (code, stored) = match modified {
+        Err(missing) if missing.code == 404 && made => {
+            may_create(request).await?;
+            manager.track(request, None, &mut object);
+            let stored = create_object(request, object, dry_run).await?;
+            (StatusCode::CREATED, stored)
+        }
+        modified => (StatusCode::OK, modified?),
+    };
+    let mut response = request.answer(code, stored)?;
     reply::warn(&mut response, &warnings);
     Ok(response)
 }

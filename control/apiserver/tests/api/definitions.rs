@@ -94,6 +94,8 @@ async fn a_kind_comes_lives_over_a_restart_and_goes() {
     let document = admin.get(&url).await.ok(200);
     assert!(document["components"]["schemas"]["com.example.v1.Widget"].is_object());
 
+    let list = admin.get(WIDGETS).await.ok(200);
+    let before = list["metadata"]["resourceVersion"].as_str().unwrap();
     let mut watch = admin.watch(&format!("{WIDGETS}?watch=1")).await;
     let made = admin
         .post(WIDGETS, &widget("a", json!({"colour": "red", "odd": 1})))
@@ -109,6 +111,11 @@ async fn a_kind_comes_lives_over_a_restart_and_goes() {
     let admin = cluster.admin();
     assert_eq!(admin.get(&format!("{WIDGETS}/a")).await.ok(200), made);
 
+    // Watches of before the restart go on.
+    let mut watch = admin
+        .watch(&format!("{WIDGETS}?watch=1&resourceVersion={before}"))
+        .await;
+    assert_eq!(watch.next_name().await, "ADDED a");
     let mut watch = admin.watch(&format!("{WIDGETS}?watch=1")).await;
     assert_eq!(watch.next_name().await, "ADDED a");
     let held = json!({"metadata": {"finalizers": ["example.com/hold"]}});
@@ -144,6 +151,40 @@ async fn a_kind_comes_lives_over_a_restart_and_goes() {
         (&list["kind"], &list["items"]),
         (&json!("WidgetList"), &json!([]))
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_name_a_version_and_numbers_are_gos() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    admin.post(CRDS, &definition()).await.ok(201);
+    admin.post(WIDGETS, &widget("n", json!({}))).await.ok(201);
+    let other = format!("{WIDGETS}/n");
+    let message = admin
+        .put(&other, &widget("n", json!({})))
+        .await
+        .refused(422, "Invalid");
+    assert_eq!(
+        message,
+        "Widget.example.com \"n\" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update"
+    );
+    // Integers, as Go writes and bounds them.
+    for (given, expected) in [
+        ("2.0", Some("2")),
+        ("1e2", Some("100")),
+        ("1e300", None),
+        ("9223372036854775808", None),
+    ] {
+        let patch = format!("{{\"spec\":{{\"replicas\":{given}}}}}");
+        let headers = [("content-type", "application/merge-patch+json")];
+        let answer = admin.call("PATCH", &other, &headers, patch).await;
+        match expected {
+            Some(expected) => {
+                assert_eq!(answer.ok(200)["spec"]["replicas"].to_string(), expected);
+            }
+            None => drop(answer.refused(422, "Invalid")),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -127,7 +127,14 @@ async fn pod_on_node(admin: &Client, port: u16) {
     let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": containers}});
     admin.post(pods, &pod).await.ok(201);
     let log = format!("{pods}/p/log?container=c");
-    let message = admin.get(&log).await.refused(400, "BadRequest");
+    // Before it is anywhere it has logged nothing, and runs nothing.
+    let nothing = admin.get(&log).await;
+    assert_eq!(
+        (nothing.status.as_u16(), nothing.body.as_ref()),
+        (200, "".as_bytes())
+    );
+    let exec = format!("{pods}/p/exec?container=c&command=ls&stdout=true");
+    let message = admin.get(&exec).await.refused(400, "BadRequest");
     assert_eq!(message, "pod p does not have a host assigned");
     let binding = json!({"target": {"kind": "Node", "name": "n1"}});
     admin

@@ -59,9 +59,9 @@ async fn streams_of_pods_need_create() {
     )
     .await;
     for stream in streams {
-        // Allowed, hence judged by what it asks.
+        // Allowed, hence looked for.
         let path = format!("{PODS}/x/{stream}?container=c&command=sh&stdout=true");
-        jane.get(&path).await.refused(400, "BadRequest");
+        jane.get(&path).await.refused(404, "NotFound");
     }
 }
 

@@ -183,6 +183,22 @@ async fn slow_watchers_hold_nobody_up() {
         admin.post(MAPS, &object).await.ok(201);
         assert_eq!(fast.next_name().await, format!("ADDED m{i}"));
     }
+    // Who asks for what is held no longer is told so by the watch's first and last event.
+    let path = format!("{MAPS}/m0");
+    let old = admin.get(&path).await.ok(200);
+    for i in 0..40 {
+        let patch = json!({"metadata": {"labels": {"i": i.to_string()}}});
+        admin.patch(&path, "merge", &patch).await.ok(200);
+    }
+    let from = version(&old);
+    let mut watch = admin
+        .watch(&format!("{MAPS}?watch=true&resourceVersion={from}"))
+        .await;
+    let event = watch.next().await.unwrap();
+    assert_eq!(event["type"], "ERROR");
+    assert_eq!(event["object"]["code"], 410);
+    assert_eq!(event["object"]["reason"], "Expired");
+    assert_eq!(watch.next().await, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]

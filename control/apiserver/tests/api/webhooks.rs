@@ -475,7 +475,7 @@ async fn subresources_and_other_versions() {
         json!({"matchExpressions": [{"key": "skip", "operator": "DoesNotExist"}]});
     t.configure("Validating", "v", json!([webhook])).await;
     let exec = "/api/v1/namespaces/default/pods/p/exec?command=ls&stdout=true";
-    t.admin.get(exec).await.refused(400, "BadRequest");
+    t.admin.get(exec).await.refused(404, "NotFound");
     assert_eq!(t.hook.seen(), []);
     t.forget("Validating", "v").await;
     t.configure(

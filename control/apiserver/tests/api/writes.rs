@@ -83,6 +83,45 @@ async fn objects_live_and_stale_writes_conflict() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn writes_that_differ_by_kind() {
+    let cluster = Cluster::start().await;
+    let admin = cluster.admin();
+    let namespace = "/api/v1/namespaces/default";
+    // Some are made by an update, by who may create.
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
+    let role = json!({"metadata": {"name": "r"}, "rules": []});
+    admin.put(&format!("{roles}/r"), &role).await.ok(201);
+    admin.put(&format!("{roles}/r"), &role).await.ok(200);
+    let services = format!("{namespace}/services");
+    let service = json!({"metadata": {"name": "s"}, "spec": {"ports": [{"port": 80}]}});
+    let made = admin.put(&format!("{services}/s"), &service).await.ok(201);
+    assert!(made["spec"]["clusterIP"].is_string());
+    // Some are shown when they are deleted.
+    let gone = admin.delete(&format!("{services}/s"), None).await.ok(200);
+    assert_eq!(gone["kind"], "Service");
+    admin.post(MAPS, &config_map("m", "1")).await.ok(201);
+    let gone = admin.delete(&format!("{MAPS}/m"), None).await.ok(200);
+    assert_eq!(
+        (&gone["kind"], &gone["status"]),
+        (&json!("Status"), &json!("Success"))
+    );
+    // Some must say which version an update replaces.
+    let budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let budget = json!({"metadata": {"name": "b"}, "spec": {"maxUnavailable": 1}});
+    admin.post(budgets, &budget).await.ok(201);
+    admin
+        .put(&format!("{budgets}/b"), &budget)
+        .await
+        .refused(422, "Invalid");
+    // Endpoints are on their way out.
+    let answer = admin.get(&format!("{namespace}/endpoints")).await;
+    assert_eq!(
+        answer.headers["warning"],
+        "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\""
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_older_way_to_bind() {
     let cluster = Cluster::start().await;
     let admin = cluster.admin();

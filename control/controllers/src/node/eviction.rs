@@ -31,9 +31,14 @@ pub enum Due {
     In(i64),
 }
 
-/// When a pod with these tolerations has to leave a node with these taints. The time runs from when the
-/// taint was added, so that it doesn't start anew with the controller.
-pub fn due(tolerations: &[Toleration], taints: &[Taint], now: Timestamp) -> Due {
+/// When a pod with these tolerations, on the node since `arrived`, has to leave it for these taints. The
+/// time runs from when both are there, so that it doesn't start anew with the controller.
+pub fn due(
+    tolerations: &[Toleration],
+    taints: &[Taint],
+    arrived: Timestamp,
+    now: Timestamp,
+) -> Due {
     let mut due = Due::Never;
     for taint in taints.iter().filter(|t| t.effect == "NoExecute") {
         let left = match tolerations.iter().find(|t| tolerates(t, taint)) {
@@ -42,10 +47,8 @@ pub fn due(tolerations: &[Toleration], taints: &[Taint], now: Timestamp) -> Due 
                 None => continue,
                 Some(seconds) if seconds <= 0 => 0,
                 Some(seconds) => {
-                    let since = taint
-                        .time_added
-                        .as_ref()
-                        .map_or(now.as_second(), |t| t.0.as_second());
+                    let added = taint.time_added.as_ref().map_or(arrived, |t| t.0);
+                    let since = added.max(arrived).as_second();
                     since.saturating_add(seconds) - now.as_second()
                 }
             },
@@ -136,7 +139,8 @@ impl TaintEviction {
             .as_ref()
             .and_then(|s| s.tolerations.clone())
             .unwrap_or_default();
-        match due(&tolerations, &taints_of(&node), Timestamp::now()) {
+        let now = Timestamp::now();
+        match due(&tolerations, &taints_of(&node), arrived(&p, now), now) {
             Due::Never => Ok(None),
             Due::In(seconds) if seconds > 0 => {
                 Ok(Some(Duration::from_secs(seconds.unsigned_abs())))
@@ -187,6 +191,19 @@ impl TaintEviction {
     }
 }
 
+/// When the pod came to its node.
+fn arrived(pod: &Pod, now: Timestamp) -> Timestamp {
+    let conditions = pod
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten());
+    let scheduled = conditions
+        .filter(|c| c.type_ == "PodScheduled" && c.status == "True")
+        .find_map(|c| c.last_transition_time.as_ref());
+    let made = pod.metadata.creation_timestamp.as_ref();
+    scheduled.max(made).map_or(now, |time| time.0)
+}
+
 fn taints_of(node: &k8s_openapi::api::core::v1::Node) -> Vec<Taint> {
     node.spec
         .iter()
@@ -226,6 +243,10 @@ mod tests {
             taint("a", Some("2026-01-01T00:00:00Z")),
             taint("b", Some("2026-01-01T00:00:50Z")),
         );
+        let long_ago: Timestamp = "2025-01-01T00:00:00Z".parse().unwrap();
+        let due = |tolerations: &[Toleration], taints: &[Taint], now| {
+            super::due(tolerations, taints, long_ago, now)
+        };
         assert_eq!(due(&[], &[], now), Due::Never);
         assert_eq!(due(&[], std::slice::from_ref(&a), now), Due::In(0));
         assert_eq!(
@@ -245,9 +266,16 @@ mod tests {
             Due::In(10)
         );
         assert_eq!(due(&[toleration("a", Some(-1))], &[a], now), Due::In(0));
-        assert_eq!(
-            due(&[toleration("c", Some(30))], &[taint("c", None)], now),
-            Due::In(30)
-        );
+        // The time runs from when the pod came, if that was later.
+        let arrived: Timestamp = "2026-01-01T00:01:30Z".parse().unwrap();
+        for (taint, left) in [
+            (taint("a", None), 20),
+            (taint("a", Some("2026-01-01T00:00:00Z")), 20),
+        ] {
+            assert_eq!(
+                super::due(&[toleration("a", Some(30))], &[taint], arrived, now),
+                Due::In(left)
+            );
+        }
     }
 }
