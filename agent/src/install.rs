@@ -97,6 +97,7 @@ pub fn conflist(dirs: &Dirs) -> Result<bool, Error> {
         "name": "rhumb",
         "plugins": [{
             "type": PLUGIN,
+            "capabilities": {"ips": true, "mac": true, "portMappings": true},
             "stateDir": dirs.state_dir,
             "runDir": dirs.run_dir,
             "bpfDir": dirs.bpf_dir,

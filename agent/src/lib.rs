@@ -14,6 +14,7 @@ pub mod dataplane;
 pub mod drops;
 pub mod engine;
 pub mod grpc;
+pub mod guard;
 pub mod install;
 pub mod journal;
 pub mod metrics;

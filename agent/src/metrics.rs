@@ -43,6 +43,7 @@ pub struct Metrics {
     pub cni_seconds: Histogram,
     pub cni_failures: Counter,
     pub start_seconds: Gauge<f64, AtomicU64>,
+    pub programs_restored: Counter,
 }
 
 fn seconds() -> Histogram {
@@ -67,6 +68,7 @@ impl Default for Metrics {
             cni_seconds: seconds(),
             cni_failures: Counter::default(),
             start_seconds: Gauge::default(),
+            programs_restored: Counter::default(),
         }
     }
 }
@@ -148,6 +150,11 @@ impl Metrics {
             "start_seconds",
             "Time from start to the first full write",
             self.start_seconds.clone(),
+        );
+        r.register(
+            "programs_restored",
+            "Pods whose programs somebody had taken away, and that got them back",
+            self.programs_restored.clone(),
         );
     }
 }

@@ -16,7 +16,6 @@ use kube::{
 };
 use rhumb_cni::{
     attachments::{Attachments, Repair},
-    ipam::store::Store,
     node::Paths,
 };
 use rhumb_core::{
@@ -27,7 +26,7 @@ use rhumb_core::{
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::{broadcast, watch},
+    sync::{Notify, broadcast, watch},
     time::sleep,
 };
 use tracing::{error, info, warn};
@@ -42,7 +41,7 @@ use crate::{
     },
     drops,
     engine::{Command, Engine, Handle, RoutePlan, Shared, Started},
-    grpc, install, journal,
+    grpc, guard, install, journal,
     metrics::Metrics,
     observe::{Observer, SetLog},
     watch as watches,
@@ -97,13 +96,17 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     // The machine first: its lacks are the clearest messages, and need no API server.
     bpf::preflight(&dirs.bpf_dir, config.cgroup_root.as_deref())?;
     let _lock = lock(dirs).await?;
-    let store =
-        Arc::new(Store::open(dirs.state_dir.join("ipam")).context("opening the plugin's journal")?);
+    let attachments = Attachments::open(&Paths {
+        state_dir: dirs.state_dir.clone(),
+        run_dir: dirs.run_dir.clone(),
+        bpf_dir: dirs.bpf_dir.clone(),
+    })
+    .context("opening the plugin's journal")?;
     let mut dataplane = Dataplane::open(&bpf::Options {
         bpf_dir: dirs.bpf_dir.clone(),
     })?;
     // Pods that the plugin attaches meanwhile have got the new programs already.
-    repair(dirs)?;
+    repair(&attachments);
     let cgroup = dataplane.attach_cgroup(config.cgroup_root.as_deref())?;
     info!(
         ms = start.elapsed().as_millis() as u64,
@@ -138,7 +141,11 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         .context("starting the engine's thread")?;
 
     watches::start(&client, &handle, &metrics);
-    journal::start(store, handle.clone()).context("starting the journal's thread")?;
+    journal::start(Arc::new(attachments.store().clone()), handle.clone())
+        .context("starting the journal's thread")?;
+    let uplink_lost = Arc::new(Notify::new());
+    guard::start(attachments, metrics.clone(), uplink_lost.clone())
+        .context("starting the thread that watches for lost programs")?;
     let listener = cni_socket::bind(&dirs.run_dir.join("cni.sock"))
         .with_context(|| format!("listening on {}/cni.sock", dirs.run_dir.display()))?;
     let server = cni_socket::Server {
@@ -185,6 +192,7 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         settings_tx,
         applied,
         metrics,
+        uplink_lost,
         start,
     ));
 
@@ -200,13 +208,7 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
 
 /// Gives the pods this load's programs, and what they lack of entries: all of them where the bpf file
 /// system was mounted anew.
-fn repair(dirs: &Dirs) -> Result<()> {
-    let attachments = Attachments::open(&Paths {
-        state_dir: dirs.state_dir.clone(),
-        run_dir: dirs.run_dir.clone(),
-        bpf_dir: dirs.bpf_dir.clone(),
-    })
-    .context("opening the plugin's journal")?;
+fn repair(attachments: &Attachments) {
     match attachments.repair() {
         Ok(repair) => {
             if repair != Repair::default() {
@@ -219,7 +221,6 @@ fn repair(dirs: &Dirs) -> Result<()> {
             "pods are not all in step with the plugin's journal"
         ),
     }
-    Ok(())
 }
 
 /// Follows the node's interfaces and its Node object: uplink, settings, node.json, conflist.
@@ -236,8 +237,10 @@ async fn node(
     settings: watch::Sender<NodeSettings>,
     mut applied: watch::Receiver<u64>,
     metrics: Arc<Metrics>,
+    uplink_lost: Arc<Notify>,
     start: Instant,
 ) {
+    let hang = Hang::of_this_kernel();
     let mut uplink_index = 0;
     let mut conflist = false;
     let mut last_problem = String::new();
@@ -251,10 +254,14 @@ async fn node(
             engine.send(Command::Changes(vec![Change::HostAddresses(host)]));
             engine.send(Command::Synced(Source::HostAddresses));
             let uplink = netlink.uplink(config.uplink.as_deref(), addresses).await?;
-            if uplink.index != uplink_index {
-                uplink_index = dataplane.attach_uplink(&uplink.name, Hang::of_this_kernel())?;
-                sysctl::prepare(Some(&uplink.name))?;
-                info!(uplink = uplink.name, mtu = uplink.mtu, "uplink attached");
+            // A filter may have been taken away; putting it anew costs little.
+            if hang == Hang::Filter || uplink.index != uplink_index {
+                let attached = dataplane.attach_uplink(&uplink.name, hang)?;
+                if attached != uplink_index {
+                    uplink_index = attached;
+                    sysctl::prepare(Some(&uplink.name))?;
+                    info!(uplink = uplink.name, mtu = uplink.mtu, "uplink attached");
+                }
             }
             let new = NodeSettings {
                 masquerade: config.masquerade,
@@ -314,6 +321,7 @@ async fn node(
         };
         tokio::select! {
             () = sleep(wait) => {}
+            () = uplink_lost.notified(), if hang == Hang::Filter => {}
             _ = applied.changed(), if !conflist => {}
         }
     }

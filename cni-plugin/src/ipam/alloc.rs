@@ -34,6 +34,12 @@ fn usable(cidr: &IpNetwork) -> (u128, u128) {
     }
 }
 
+/// Whether pods may have the address.
+pub fn is_usable(cidr: &IpNetwork, ip: IpAddr) -> bool {
+    let (first, last) = usable(cidr);
+    offset(cidr, ip).is_some_and(|o| (first..=last).contains(&o))
+}
+
 /// How many addresses a CIDR has for pods.
 pub fn capacity(cidr: &IpNetwork) -> u128 {
     let (first, last) = usable(cidr);

@@ -59,6 +59,25 @@ pub struct Exhausted {
     pub cidrs: Vec<CidrUse>,
 }
 
+/// Why a pod can't have an address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoAddress {
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+    #[error(
+        "{ip}, which the runtime asks for, is no address for pods of this node: it has {}",
+        shown(cidrs)
+    )]
+    Elsewhere { ip: IpAddr, cidrs: Vec<IpNetwork> },
+    #[error("{ip}, which the runtime asks for, is held by {holder}")]
+    Held { ip: IpAddr, holder: Key },
+}
+
+fn shown(cidrs: &[IpNetwork]) -> String {
+    let cidrs: Vec<String> = cidrs.iter().map(IpNetwork::to_string).collect();
+    cidrs.join(", ")
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CidrUse {
     pub cidr: IpNetwork,
@@ -152,9 +171,24 @@ impl State {
         })
     }
 
-    /// One free address for each family that `cidrs` has, with the CIDR that it is from. CIDRs of
-    /// one family are used up in their order.
-    pub fn choose(&self, cidrs: &[IpNetwork]) -> Result<Vec<(IpAddr, IpNetwork)>, Exhausted> {
+    /// One free address for each family that `cidrs` has, with the CIDR that it is from: the one that
+    /// is asked for, else the next. CIDRs of one family are used up in their order.
+    pub fn choose(
+        &self,
+        cidrs: &[IpNetwork],
+        asked: &[IpAddr],
+    ) -> Result<Vec<(IpAddr, IpNetwork)>, NoAddress> {
+        for ip in asked {
+            if !cidrs.iter().any(|c| alloc::is_usable(c, *ip)) {
+                return Err(NoAddress::Elsewhere {
+                    ip: *ip,
+                    cidrs: cidrs.to_vec(),
+                });
+            }
+            if let Some((ip, holder)) = self.holder_of_any(&[*ip]) {
+                return Err(NoAddress::Held { ip, holder });
+            }
+        }
         let used: HashSet<IpAddr> = self
             .attachments
             .values()
@@ -166,13 +200,19 @@ impl State {
             if of_family.is_empty() {
                 continue;
             }
+            let of_asked = asked.iter().find(|ip| ip.is_ipv4() == v4);
             let found = of_family.iter().find_map(|cidr| {
+                if let Some(ip) = of_asked {
+                    return alloc::is_usable(cidr, *ip).then_some((*ip, **cidr));
+                }
                 let ip = alloc::choose(cidr, &used, &self.released, &self.cursors)?;
                 Some((ip, **cidr))
             });
-            chosen.push(found.ok_or_else(|| Exhausted {
-                family,
-                cidrs: of_family.iter().map(|c| self.usage(c)).collect(),
+            chosen.push(found.ok_or_else(|| {
+                NoAddress::Exhausted(Exhausted {
+                    family,
+                    cidrs: of_family.iter().map(|c| self.usage(c)).collect(),
+                })
             })?);
         }
         Ok(chosen)
@@ -242,6 +282,7 @@ pub(crate) mod tests {
             namespace: "default".into(),
             pod: id.into(),
             uid: String::new(),
+            ports: Vec::new(),
             ips: ips.iter().map(|x| x.0).collect(),
             cidrs: ips.iter().map(|x| x.1).collect(),
             mtu: 1500,
@@ -255,8 +296,8 @@ pub(crate) mod tests {
         }
     }
 
-    fn add(s: &mut State, id: &str, cidrs: &[IpNetwork]) -> Result<Vec<IpAddr>, Exhausted> {
-        let ips = s.choose(cidrs)?;
+    fn add(s: &mut State, id: &str, cidrs: &[IpNetwork]) -> Result<Vec<IpAddr>, NoAddress> {
+        let ips = s.choose(cidrs, &[])?;
         let attachment = attachment(id, &ips, s.revision + 1);
         s.apply(Record::Put { attachment }).unwrap();
         Ok(ips.into_iter().map(|x| x.0).collect())
@@ -297,6 +338,36 @@ pub(crate) mod tests {
         assert_eq!(
             got(add(&mut s, "c", &cidrs).unwrap()),
             ["10.0.0.2", "fd00::4"]
+        );
+    }
+
+    #[test]
+    fn addresses_that_are_asked_for() {
+        let cidrs: Vec<IpNetwork> = ["10.0.0.0/29", "10.0.1.0/29", "fd00::/64"]
+            .iter()
+            .map(|c| c.parse().unwrap())
+            .collect();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let mut s = State::default();
+        add(&mut s, "a", &cidrs).unwrap();
+        let chosen = s.choose(&cidrs, &[ip("10.0.1.4")]).unwrap();
+        assert_eq!(
+            chosen,
+            [(ip("10.0.1.4"), cidrs[1]), (ip("fd00::3"), cidrs[2])]
+        );
+        let why = |asked: &str| s.choose(&cidrs, &[ip(asked)]).unwrap_err().to_string();
+        assert!(why("10.0.0.2").contains("is held by a/eth0"));
+        for elsewhere in ["10.0.0.0", "10.0.0.1", "10.0.0.7", "10.9.0.1", "fd01::2"] {
+            assert!(
+                why(elsewhere).contains("no address for pods"),
+                "{elsewhere}"
+            );
+        }
+        // One that rests is given to who asks for it.
+        remove(&mut s, "a");
+        assert_eq!(
+            s.choose(&cidrs, &[ip("10.0.0.2")]).unwrap()[0].0,
+            ip("10.0.0.2")
         );
     }
 

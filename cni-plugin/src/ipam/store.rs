@@ -425,7 +425,7 @@ mod tests {
         let mut locked = store.lock()?;
         let ips = locked
             .state()
-            .choose(&["10.0.0.0/24".parse().unwrap()])
+            .choose(&["10.0.0.0/24".parse().unwrap()], &[])
             .unwrap();
         let a = locked.put(attachment(id, &ips, 0))?;
         Ok(a)

@@ -5,6 +5,7 @@
 pub mod attach;
 mod bpf;
 pub mod filter;
+pub mod losses;
 pub mod netlink;
 pub mod netns;
 pub mod wire;

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::{
     env::{Command, is_identifier},
     error::{CniError, Code},
+    runtime::Requested,
     version::Version,
 };
 use crate::{attachment::Key, node::Paths};
@@ -20,6 +21,8 @@ pub struct Config {
     /// `dns` of the configuration, which goes into the result as it is.
     pub dns: Option<Value>,
     pub prev_result: Option<Value>,
+    /// What the runtime asks for by capabilities.
+    pub requested: Requested,
     /// GC: the attachments that live.
     pub valid_attachments: Option<Vec<Key>>,
 }
@@ -113,6 +116,13 @@ impl Config {
                 "has interfaces: rhumb-cni makes the pod's interface, so it has to be the first plugin of its list",
             ));
         }
+        let requested = match (command, fields.get("runtimeConfig")) {
+            (Command::Add, Some(Value::Object(runtime))) => Requested::parse(runtime)?,
+            (Command::Add, Some(other)) if !other.is_null() => {
+                return Err(invalid("runtimeConfig", "is not an object"));
+            }
+            _ => Requested::default(),
+        };
         let valid_attachments = valid_attachments(&fields)?;
         if command == Command::Gc && valid_attachments.is_none() {
             return Err(invalid(
@@ -126,6 +136,7 @@ impl Config {
             paths,
             dns,
             prev_result,
+            requested,
             valid_attachments,
         })
     }
@@ -193,15 +204,18 @@ fn refuse_unsupported(fields: &Map<String, Value>) -> Result<(), CniError> {
         }
     }
     if let Some(Value::Object(runtime)) = fields.get("runtimeConfig") {
-        // What rests on a capability must not be dropped silently; these are informative.
-        let harmless = [
+        // What rests on a capability must not be dropped silently; the last four are informative.
+        let known = [
+            "ips",
+            "mac",
+            "portMappings",
             "podAnnotations",
             "io.kubernetes.cri.pod-annotations",
             "cgroupPath",
             "dns",
         ];
         for (key, value) in runtime {
-            if !harmless.contains(&key.as_str()) && !is_empty(value) {
+            if !known.contains(&key.as_str()) && !is_empty(value) {
                 return refuse(&format!("runtimeConfig.{key}"), value, "");
             }
         }
@@ -364,9 +378,9 @@ mod tests {
         );
         refused(
             Add,
-            r#"{"cniVersion":"1.0.0","name":"n","runtimeConfig":{"portMappings":[{"hostPort":80}]}}"#,
+            r#"{"cniVersion":"1.0.0","name":"n","runtimeConfig":{"bandwidth":{"ingressRate":1}}}"#,
             Code::UnsupportedField,
-            "runtimeConfig.portMappings",
+            "runtimeConfig.bandwidth",
         );
         refused(
             Add,

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::version::Version;
 use crate::{
-    ipam::{state::Exhausted, store::StoreError},
+    ipam::{state::NoAddress, store::StoreError},
     node::NodeError,
 };
 
@@ -102,9 +102,13 @@ impl From<StoreError> for CniError {
     }
 }
 
-impl From<Exhausted> for CniError {
-    fn from(e: Exhausted) -> CniError {
-        CniError::new(Code::AddressesExhausted, e.to_string())
+impl From<NoAddress> for CniError {
+    fn from(e: NoAddress) -> CniError {
+        let code = match e {
+            NoAddress::Elsewhere { .. } => Code::InvalidConfig,
+            NoAddress::Exhausted(_) | NoAddress::Held { .. } => Code::AddressesExhausted,
+        };
+        CniError::new(code, e.to_string())
             .details("delete pods of this node, or give the node a further pod CIDR")
     }
 }

@@ -46,7 +46,12 @@ pub fn add(config: &Config, target: &Target) -> Result<Value, CniError> {
     if let Some(old) = locked.get(&key).cloned() {
         // The runtime repeats an ADD whose answer it didn't get: the same pod gets the same
         // answer, if all is as it was left.
-        let same = old.phase == Phase::Attached && old.netns_cookie == cookie;
+        let asked = &config.requested;
+        let same = old.phase == Phase::Attached
+            && old.netns_cookie == cookie
+            && asked.ips.iter().all(|ip| old.ips.contains(ip))
+            && asked.mac.is_none_or(|mac| mac == old.pod_mac)
+            && asked.ports == old.ports;
         if same && super::check::differences(&config.paths, &pod, &old)?.is_empty() {
             done = Some(Ok(old));
         } else {
@@ -80,11 +85,12 @@ fn intent(
     attachments: &Attachments,
     locked: &mut Locked,
 ) -> Result<Attachment, CniError> {
-    let chosen = match locked.state().choose(&node.pod_cidrs) {
+    let asked = &config.requested;
+    let chosen = match locked.state().choose(&node.pod_cidrs, &asked.ips) {
         Ok(chosen) => chosen,
-        Err(exhausted) => match attachments.reclaim(locked)? {
-            0 => return Err(exhausted.into()),
-            _ => locked.state().choose(&node.pod_cidrs)?,
+        Err(none) => match attachments.reclaim(locked)? {
+            0 => return Err(none.into()),
+            _ => locked.state().choose(&node.pod_cidrs, &asked.ips)?,
         },
     };
     let mac = || {
@@ -101,11 +107,15 @@ fn intent(
         namespace: target.pod.namespace.clone(),
         pod: target.pod.name.clone(),
         uid: target.pod.uid.clone(),
+        ports: asked.ports.clone(),
         ips: chosen.iter().map(|c| c.0).collect(),
         cidrs: chosen.iter().map(|c| c.1).collect(),
         mtu: node.mtu,
         host_mac: mac()?,
-        pod_mac: mac()?,
+        pod_mac: match asked.mac {
+            Some(mac) => mac,
+            None => mac()?,
+        },
         ifindex: 0,
         netns_cookie: 0,
         open: false,

@@ -26,7 +26,7 @@ pub fn status(config: &Config) -> Result<(), CniError> {
     }
     let node = NodeConfig::read(&config.paths.node_json()).map_err(CniError::from);
     let node = node.map_err(not_available)?;
-    match state.choose(&node.pod_cidrs) {
+    match state.choose(&node.pod_cidrs, &[]) {
         Ok(_) => Ok(()),
         Err(e) => Err(not_available(e.into())),
     }

@@ -97,6 +97,58 @@ fn what_changes_while_the_agent_is_down_is_in_force_when_it_is_back() -> anyhow:
     )
 }
 
+/// As by somebody's `tc qdisc del`: the programs go with the qdisc, and policy with them.
+#[test]
+fn lost_programs_come_back() -> anyhow::Result<()> {
+    let cluster = Cluster::new(1)?;
+    let a = cluster.pod(0, "a", json!({}))?;
+    let b = cluster.pod(0, "b", json!({}))?;
+    let path = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+    cluster.post(
+        path,
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "deny"},
+            "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+        }),
+    )?;
+    let to = SocketAddr::new(b.ips[0], 80);
+    cluster.is_cut("the policy", &a.netns, "tcp", to)?;
+    let node = &cluster.nodes[0];
+    let (_, pods) = Attachments::open(&node.paths())?.list()?;
+    for round in 1..=3 {
+        for pod in &pods {
+            let mut tc = node.netns.command("tc")?;
+            tc.args(["qdisc", "del", "dev", &pod.host_ifname, "clsact"]);
+            ensure!(tc.status()?.success(), "tc failed");
+        }
+        wait_for("the programs to be back", Duration::from_secs(10), || {
+            let missing = node.netns.run(|| -> anyhow::Result<usize> {
+                let programs = Programs::open(&node.paths())?;
+                let mut netlink = Netlink::open()?;
+                let differences = pods.iter().map(|p| programs.differences(&mut netlink, p));
+                let differences: Result<Vec<_>, _> = differences.collect();
+                Ok(differences?.iter().flatten().count())
+            })??;
+            Ok((missing == 0).then_some(()))
+        })?;
+        cluster.is_cut("the policy, again", &a.netns, "tcp", to)?;
+        let restored = cluster.metric(0, "rhumb_programs_restored_total")?;
+        ensure!(
+            restored >= f64::from(2 * round),
+            "{restored} in round {round}"
+        );
+    }
+    // A pod that goes takes its own along, which is no loss.
+    let before = cluster.metric(0, "rhumb_programs_restored_total")?;
+    cluster.remove(b)?;
+    ensure!(
+        cluster.metric(0, "rhumb_programs_restored_total")? == before,
+        "a deletion was taken for a loss"
+    );
+    Ok(())
+}
+
 /// Without its agent a pod is judged by its namespace, and not by the policy of the pod that had
 /// its address before.
 #[test]

@@ -44,22 +44,8 @@ impl Webhook {
         Webhook::with(listener, &leaf, &key, ca, decide)
     }
 
-    /// As `openssl req -x509` makes it: a certificate that signs itself, and is an authority.
-    pub fn serve_self_signed(
-        listener: std::net::TcpListener,
-        names: &[&str],
-        decide: Decide,
-    ) -> Webhook {
-        let names: Vec<String> = names.iter().map(|n| n.to_string()).collect();
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let made = params.self_signed(&key).unwrap();
-        let ca = made.pem();
-        Webhook::with(listener, &made, &key, ca, decide)
-    }
-
-    fn with(
+    /// Serves with a certificate, which `ca` (PEM) vouches for.
+    pub fn with(
         listener: std::net::TcpListener,
         certificate: &Certificate,
         key: &KeyPair,

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Cluster};
@@ -241,7 +242,13 @@ async fn refusals_and_failures() {
     // One that signed itself is believed, and for its own name only.
     for (names, believed) in [(["127.0.0.1"], true), (["127.0.0.2"], false)] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let own = Webhook::serve_self_signed(listener, &names, decide);
+        // As `openssl req -x509` makes it: an authority too.
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(names.map(String::from)).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let made = params.self_signed(&key).unwrap();
+        let ca = made.pem();
+        let own = Webhook::with(listener, &made, &key, ca, decide);
         let url = format!("https://127.0.0.1:{}/allow", own.port);
         let config = json!({"clientConfig": {"url": url, "caBundle": own.ca}});
         let answer = refuse("/allow", config).await;
