@@ -21,6 +21,7 @@ use tracing::{debug, warn};
 
 use crate::{
     engine::{Command, Handle, Shared, knows_pod},
+    journal,
     metrics::Metrics,
     watch::PodApi,
 };
@@ -130,6 +131,8 @@ impl Server {
                 uid: request.uid.clone(),
                 netns_cookie: request.netns_cookie,
                 ips: request.ips,
+                ports: journal::host_ports(&request.ports),
+                revision: request.revision,
             },
             revision: request.revision,
             reply,

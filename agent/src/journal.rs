@@ -3,12 +3,12 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use rhumb_cni::{
-    attachment::{Attachment, Phase},
+    attachment::{Attachment, Phase, PortMapping},
     ipam::store::Store,
 };
 use rhumb_core::{
     Source,
-    model::{LocalEndpoint, ObjectName},
+    model::{HostPort, LocalEndpoint, ObjectName},
 };
 use tracing::warn;
 
@@ -29,7 +29,19 @@ pub fn endpoint(a: &Attachment) -> Option<LocalEndpoint> {
         uid: a.uid.clone(),
         netns_cookie: a.netns_cookie,
         ips: a.ips.clone(),
+        ports: host_ports(&a.ports),
+        revision: a.revision,
     })
+}
+
+pub fn host_ports(ports: &[PortMapping]) -> Vec<HostPort> {
+    let port = |p: &PortMapping| HostPort {
+        host_ip: p.host_ip,
+        host_port: p.host_port,
+        port: p.container_port,
+        protocol: p.protocol.number(),
+    };
+    ports.iter().map(port).collect()
 }
 
 /// Follows the journal on a thread of its own for as long as the process lives.

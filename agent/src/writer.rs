@@ -2,6 +2,7 @@
 
 use std::{fs, io, net::IpAddr, path::PathBuf, time::SystemTime};
 
+use rhumb_cni::kernel::netns;
 use rhumb_common::{addr::Ip, maps::config_flag};
 use rhumb_core::{
     Synced,
@@ -38,6 +39,8 @@ pub struct Writer {
     maps: Maps,
     ids_file: PathBuf,
     generation: u32,
+    /// For CONFIG.
+    host_netns: u32,
     settings: tokio::sync::watch::Receiver<NodeSettings>,
 }
 
@@ -56,6 +59,8 @@ impl Writer {
             maps,
             ids_file,
             generation,
+            // Without it the host's loopback leads to no pod; nothing else rests on it.
+            host_netns: netns::cookie().map_or(0, |cookie| cookie as u32),
             settings,
         }
     }
@@ -117,6 +122,10 @@ impl Writer {
             if settings.masquerade && ip6 != Ip::UNSPECIFIED {
                 c.flags |= config_flag::MASQUERADE_V6;
             }
+            if snapshot.has_host_ports() {
+                c.flags |= config_flag::HOST_PORTS;
+            }
+            c.host_netns = self.host_netns;
             c.uplink_ifindex = settings.uplink_ifindex;
             c.mtu = settings.mtu;
             c.node_ip4 = ip4;

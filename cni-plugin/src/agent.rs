@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::attachment::Attachment;
+use crate::attachment::{Attachment, PortMapping};
 
 /// How long ADD waits for the agent before it goes on alone.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -32,6 +32,8 @@ pub struct Request {
     #[serde(rename = "netnsCookie")]
     pub netns_cookie: u64,
     pub ips: Vec<IpAddr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<PortMapping>,
     /// Of the attachment.
     pub revision: u64,
 }
@@ -66,6 +68,7 @@ impl Request {
             uid: a.uid.clone(),
             netns_cookie: a.netns_cookie,
             ips: a.ips.clone(),
+            ports: a.ports.clone(),
             revision: a.revision,
         }
     }

@@ -1,10 +1,12 @@
 //! The socket hooks.
 
 use aya_ebpf::bindings::bpf_sock_addr;
-use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_set_retval};
+use aya_ebpf::helpers::generated::{
+    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_set_retval,
+};
 use rhumb_common::addr::Ip;
 use rhumb_common::event::{Event, Reason, hook};
-use rhumb_common::logic::{SockVerdict, sock_forward, sock_reverse};
+use rhumb_common::logic::{SockVerdict, sock_forward, sock_reverse, sock_scope};
 
 use crate::report;
 use crate::tables::Maps;
@@ -73,6 +75,12 @@ impl Address {
         unsafe { (&raw const (*self.ctx).protocol).read_volatile() }
     }
 
+    /// The lower half of the cookie of the socket's network namespace.
+    #[inline(always)]
+    fn netns(&self) -> u32 {
+        unsafe { bpf_get_netns_cookie(self.ctx.cast()) as u32 }
+    }
+
     #[inline(always)]
     fn cookie(&self) -> u64 {
         unsafe { bpf_get_socket_cookie(self.ctx.cast()) }
@@ -88,7 +96,11 @@ pub fn forward(ctx: *mut bpf_sock_addr, v6: bool, each: bool) -> i32 {
         return ALLOW;
     }
     let (ip, port_be) = (a.ip(), a.port_be());
-    match sock_forward(&mut Maps, a.cookie(), ip, port_be, protocol as u8, each) {
+    let Some(scope) = sock_scope(&Maps, &ip, || a.netns()) else {
+        return ALLOW;
+    };
+    let protocol = protocol as u8;
+    match sock_forward(&mut Maps, a.cookie(), ip, port_be, protocol, scope, each) {
         SockVerdict::Keep => {}
         SockVerdict::To(ip, port_be) => a.set(ip, port_be),
         SockVerdict::Refuse(reason) => {
@@ -97,7 +109,7 @@ pub fn forward(ctx: *mut bpf_sock_addr, v6: bool, each: bool) -> i32 {
                 time_ns: unsafe { bpf_ktime_get_ns() },
                 dst: ip,
                 dport_be: port_be,
-                protocol: protocol as u8,
+                protocol,
                 hook: hook::SOCKET,
                 reason: reason as u32,
                 ..Event::default()

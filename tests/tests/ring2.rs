@@ -5,6 +5,7 @@
 mod ring2 {
     mod agent;
     mod cluster;
+    mod hostport;
     mod policy;
     mod reach;
     mod restart;

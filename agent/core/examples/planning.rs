@@ -176,6 +176,8 @@ fn cluster() -> Snapshot {
             uid: format!("uid{i}"),
             netns_cookie: i as u64 + 1,
             ips: ips(i),
+            ports: Vec::new(),
+            revision: i as u64,
         };
         take(Change::Endpoint(key, Some(endpoint)));
     }

@@ -204,6 +204,20 @@ pub struct LocalEndpoint {
     /// this one is never taken for a later pod of the same address.
     pub netns_cookie: u64,
     pub ips: Vec<IpAddr>,
+    /// Ports of the node that lead to the pod.
+    pub ports: Vec<HostPort>,
+    /// Of the journal: of two pods that want one port, the older has it.
+    pub revision: u64,
+}
+
+/// A port of the node that leads to a port of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct HostPort {
+    /// Only at this address of the node; `None`: at all of them.
+    pub host_ip: Option<IpAddr>,
+    pub host_port: u16,
+    pub port: u16,
+    pub protocol: u8,
 }
 
 /// Address, port and protocol that a Service leads to.

@@ -6,6 +6,7 @@ use rhumb_common::maps::{EndpointPolicy, PolicyVal, ServiceKey};
 
 use crate::{
     balancer::{Balancer, Changes},
+    model::ObjectName,
     policy::{Ids, State, Touched},
     routes, services,
     snapshot::{Dirty, Snapshot},
@@ -17,6 +18,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Planner {
     claims: services::Claims,
+    /// Who claims ports of the node.
+    host_ports: BTreeSet<ObjectName>,
     balancer: Balancer,
     ids: Ids,
     policy: State,
@@ -48,6 +51,7 @@ impl Planner {
         ids.reserve(top.0, top.1, top.2);
         Planner {
             claims: services::Claims::default(),
+            host_ports: BTreeSet::new(),
             balancer,
             ids,
             policy: State::default(),
@@ -119,6 +123,16 @@ impl Planner {
                 .map(|s| services::frontends(s, snapshot.slices_of(name)))
                 .unwrap_or_default();
             keys.extend(self.claims.set(name, frontends));
+        }
+        if dirty.host_ports {
+            let mut wanted = services::host_ports(snapshot);
+            let mut names = std::mem::take(&mut self.host_ports);
+            self.host_ports.extend(wanted.keys().cloned());
+            names.extend(wanted.keys().cloned());
+            for name in names {
+                let frontends = wanted.remove(&name).unwrap_or_default();
+                keys.extend(self.claims.set(&name, frontends));
+            }
         }
         if std::mem::take(&mut self.fresh) {
             keys.extend(self.balancer.keys().copied());

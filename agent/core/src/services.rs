@@ -1,10 +1,16 @@
 //! From a Service and its slices to frontends and their backends.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
-use rhumb_common::maps::ServiceKey;
+use rhumb_common::maps::{ServiceKey, service_scope};
 
-use crate::model::{BackendAddr, EndpointSlice, ObjectName, Service, ServicePort, protocol};
+use crate::{
+    model::{BackendAddr, EndpointSlice, HostPort, ObjectName, Service, ServicePort, protocol},
+    snapshot::Snapshot,
+};
 
 /// What a frontend leads to. `backends` is sorted and without duplicates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,12 +19,70 @@ pub struct Frontend {
     pub backends: Vec<BackendAddr>,
 }
 
-pub fn service_key(vip: std::net::IpAddr, port: u16, protocol: u8) -> ServiceKey {
+/// The frontends of the node's own ports, by who wants them: of two pods that want one, the older has it,
+/// and the other takes it over when that one goes.
+pub fn host_ports(snapshot: &Snapshot) -> BTreeMap<ObjectName, Vec<(ServiceKey, Frontend)>> {
+    let mut out = BTreeMap::new();
+    for endpoint in snapshot.endpoints.values() {
+        let mut frontends = Vec::new();
+        for port in &endpoint.ports {
+            for ip in &endpoint.ips {
+                let backend = BackendAddr {
+                    addr: *ip,
+                    port: port.port,
+                    protocol: port.protocol,
+                };
+                for key in host_keys(snapshot, port, ip.is_ipv4()) {
+                    let backends = vec![backend];
+                    frontends.push((
+                        key,
+                        Frontend {
+                            affinity: 0,
+                            backends,
+                        },
+                    ));
+                }
+            }
+        }
+        if !frontends.is_empty() {
+            let name = format!(
+                "{:020} {} {}",
+                endpoint.revision, endpoint.pod, endpoint.ifname
+            );
+            out.insert(ObjectName::new(HOST_PORTS, name), frontends);
+        }
+    }
+    out
+}
+
+/// In place of a namespace, in the names of those who want a port of the node.
+pub const HOST_PORTS: &str = "(host port)";
+
+/// Where a port of the node is reached, in one family.
+fn host_keys(snapshot: &Snapshot, port: &HostPort, v4: bool) -> Vec<ServiceKey> {
+    let loopback: IpAddr = match v4 {
+        true => Ipv4Addr::LOCALHOST.into(),
+        false => Ipv6Addr::LOCALHOST.into(),
+    };
+    let own = snapshot.host_addresses.iter().filter(|a| !a.is_loopback());
+    let own = own.chain([&loopback]).filter(|a| a.is_ipv4() == v4);
+    own.filter(|a| port.host_ip.is_none_or(|only| only == **a))
+        .map(|a| ServiceKey {
+            scope: match a.is_loopback() {
+                true => service_scope::LOOPBACK,
+                false => service_scope::CLUSTER,
+            },
+            ..service_key(*a, port.host_port, port.protocol)
+        })
+        .collect()
+}
+
+pub fn service_key(vip: IpAddr, port: u16, protocol: u8) -> ServiceKey {
     ServiceKey {
         vip: vip.into(),
         port_be: port.to_be(),
         protocol,
-        scope: 0,
+        scope: service_scope::CLUSTER,
         _pad: 0,
     }
 }

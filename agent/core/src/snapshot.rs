@@ -67,13 +67,15 @@ pub struct Dirty {
     /// Whose labels are others.
     pub namespaces: BTreeSet<String>,
     pub routes: bool,
+    /// Ports of the node that lead to pods, or the node's addresses.
+    pub host_ports: bool,
     /// What is written is in doubt: all of it is to be compared.
     pub everything: bool,
 }
 
 impl Dirty {
     pub fn is_clean(&self) -> bool {
-        self.services.is_empty() && !self.policy && !self.routes
+        self.services.is_empty() && !self.policy && !self.routes && !self.host_ports
     }
 
     pub fn merge(&mut self, other: Dirty) {
@@ -83,6 +85,7 @@ impl Dirty {
         self.addresses.extend(other.addresses);
         self.namespaces.extend(other.namespaces);
         self.routes |= other.routes;
+        self.host_ports |= other.host_ports;
         self.everything |= other.everything;
     }
 
@@ -95,6 +98,7 @@ impl Dirty {
             addresses: snapshot.addresses().collect(),
             namespaces: snapshot.namespaces.keys().cloned().collect(),
             routes: true,
+            host_ports: true,
             everything: true,
         }
     }
@@ -128,6 +132,7 @@ impl Snapshot {
             Change::Node(name, node) => dirty.routes = put(&mut self.nodes, name, node),
             Change::HostAddresses(addresses) => {
                 dirty.routes = self.host_addresses != addresses;
+                dirty.host_ports = dirty.routes && self.has_host_ports();
                 self.host_addresses = addresses;
             }
             Change::Namespace(name, namespace) => {
@@ -236,13 +241,17 @@ impl Snapshot {
         endpoint: Option<LocalEndpoint>,
         dirty: &mut Dirty,
     ) {
-        let before = self.endpoints.get(&key).map(|e| e.ips.clone());
+        let old = self.endpoints.get(&key);
+        let has_ports = |e: Option<&LocalEndpoint>| e.is_some_and(|e| !e.ports.is_empty());
+        let ports = has_ports(old) || has_ports(endpoint.as_ref());
+        let before = old.map(|e| e.ips.clone());
         let after = endpoint.as_ref().map(|e| e.ips.clone());
         if !put(&mut self.endpoints, key.clone(), endpoint) {
             return;
         }
         dirty.policy = true;
         dirty.sets = true;
+        dirty.host_ports |= ports;
         for ip in before.into_iter().flatten() {
             dirty.addresses.insert(ip);
             if let Some(keys) = self.endpoints_at.get_mut(&ip) {
@@ -292,6 +301,11 @@ impl Snapshot {
             .into_iter()
             .filter_map(|pods| pods.get(&endpoint.pod))
             .find(|p| endpoint.uid.is_empty() || p.uid.is_empty() || p.uid == endpoint.uid)
+    }
+
+    /// Whether any port of the node leads to a pod.
+    pub fn has_host_ports(&self) -> bool {
+        self.endpoints.values().any(|e| !e.ports.is_empty())
     }
 
     pub fn this_node(&self) -> Option<&Node> {

@@ -49,6 +49,17 @@ impl Ip {
         self.hi == 0 && head == u32::from_ne_bytes(V4_TAG)
     }
 
+    /// 127.0.0.0/8 or ::1.
+    #[inline(always)]
+    pub const fn is_loopback(self) -> bool {
+        const ONE: Ip = Ip::from_octets([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        if self.is_v4() {
+            u32::from_be(self.v4_raw()) >> 24 == 127
+        } else {
+            self.hi == ONE.hi && self.lo == ONE.lo
+        }
+    }
+
     pub const fn from_octets(b: [u8; 16]) -> Ip {
         Ip {
             hi: u64::from_ne_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]),

@@ -81,7 +81,8 @@ pub struct Config {
     /// Grows with every change of policy or identity: a flow judged under another epoch is
     /// judged again.
     pub policy_epoch: u32,
-    pub _pad: u32,
+    /// Lower half of the cookie of the host's network namespace; 0 if it is not known.
+    pub host_netns: u32,
 }
 
 pub mod config_flag {
@@ -91,6 +92,8 @@ pub mod config_flag {
     /// Every source has synced at least once since the maps were made: the plugin may trust
     /// ISOLATED_NAMESPACES.
     pub const POLICY_SYNCED: u32 = 4;
+    /// Some port of the node leads to a pod: SERVICES holds addresses of the node.
+    pub const HOST_PORTS: u32 = 8;
 }
 
 /// A pod of this node.
@@ -207,9 +210,16 @@ pub struct ServiceKey {
     pub vip: Ip,
     pub port_be: u16,
     pub protocol: u8,
-    /// 0; room for node-local and external scopes.
+    /// `service_scope`.
     pub scope: u8,
     pub _pad: u32,
+}
+
+pub mod service_scope {
+    pub const CLUSTER: u8 = 0;
+    /// The host's loopback addresses, asked by the host's own processes only: a pod's loopback is
+    /// its own.
+    pub const LOOPBACK: u8 = 1;
 }
 
 impl ServiceKey {

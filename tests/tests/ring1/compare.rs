@@ -113,11 +113,24 @@ impl Game {
     fn populate(&mut self) {
         let (w, t, d) = (&mut self.world, &mut self.host, &mut self.dice);
         w.masquerade = !d.one_in(4);
+        w.host_ports = !d.one_in(3);
         t.config.flags = if w.masquerade {
             config_flag::MASQUERADE_V4 | config_flag::MASQUERADE_V6
         } else {
             0
         };
+        if w.host_ports {
+            t.config.flags |= config_flag::HOST_PORTS;
+            for node in NODE {
+                for protocol in [TCP, UDP] {
+                    w.frontends.push(Frontend {
+                        address: SocketAddr::new(address(node), 80),
+                        protocol,
+                        backends: Vec::new(),
+                    });
+                }
+            }
+        }
         for i in 0..2 {
             for (pod, here) in [(A[i], true), (B[i], true), (ELSEWHERE[i], false)] {
                 w.pods.push(Pod {
@@ -256,8 +269,10 @@ impl Game {
                 affinity: 0,
             };
             t.services.insert(key, service);
-            t.services
-                .insert(ServiceKey::address(key.vip), Service::default());
+            if !w.nodes.contains(&f.address.ip()) {
+                t.services
+                    .insert(ServiceKey::address(key.vip), Service::default());
+            }
         }
         for pod in &w.pods {
             let key = pod.address.into();

@@ -109,7 +109,7 @@ impl Lab {
             nat_port_min: NAT_MIN.into(),
             nat_port_max: NAT_MAX.into(),
             policy_epoch: 1,
-            _pad: 0,
+            host_netns: 0,
         };
         for i in 0..2 {
             for (pod, ifindex) in [(A[i], HERE), (B[i], HERE), (ELSEWHERE[i], THERE)] {

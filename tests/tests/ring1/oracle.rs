@@ -90,6 +90,8 @@ pub struct World {
     pub identities: Vec<(IpAddr, u32)>,
     pub rules: Vec<Rule>,
     pub masquerade: bool,
+    /// Whether ports of the node may lead to pods.
+    pub host_ports: bool,
     pub nat: (u16, u16),
 }
 
@@ -133,6 +135,19 @@ impl World {
             _ if ingress => Some(Reason::PolicyIngress),
             _ => Some(Reason::PolicyEgress),
         }
+    }
+
+    fn frontend(&self, p: &Packet) -> Option<&Frontend> {
+        let mut all = self.frontends.iter();
+        all.find(|f| f.protocol == p.protocol && f.address == p.dst)
+    }
+
+    /// Any backend will do; without a packet to look at, all must come to the same.
+    fn place(&self, f: &Frontend, chosen: Option<(SocketAddr, SocketAddr)>) -> Option<usize> {
+        let legal =
+            |place: &&usize| chosen.is_some_and(|(_, dst)| dst == self.backends[**place].address);
+        let place = f.backends.iter().find(legal).or(f.backends.first());
+        place.copied()
     }
 
     fn denied(&self, from: IpAddr, to: SocketAddr, protocol: u8) -> Option<Reason> {
@@ -206,7 +221,7 @@ impl Oracle {
                 }
                 let ours =
                     w.nodes.contains(&p.dst.ip()) && (w.nat.0..=w.nat.1).contains(&p.dst.port());
-                if to_pod.is_none() && !ours {
+                if to_pod.is_none() && !ours && !w.host_ports {
                     return same;
                 }
             }
@@ -217,7 +232,10 @@ impl Oracle {
         }
         match p.hook {
             Hook::FromPod => self.open_from_pod(w, p, chosen),
-            Hook::FromUplink if to_pod.is_none() => same,
+            Hook::FromUplink if to_pod.is_none() => match w.frontend(p) {
+                Some(f) if w.host_ports => self.open_host_port(w, p, f, chosen),
+                _ => same,
+            },
             Hook::FromUplink => match w.denied(p.src.ip(), p.dst, p.protocol) {
                 Some(reason) => Expect::Drop(reason),
                 None => self.open(w, p, p.src, p.dst, None, false, Way::Pod, chosen),
@@ -296,18 +314,11 @@ impl Oracle {
     ) -> Expect {
         let mut server = p.dst;
         let mut backend = None;
-        let frontend = w
-            .frontends
-            .iter()
-            .find(|f| f.protocol == p.protocol && f.address == p.dst);
+        let frontend = w.frontend(p);
         if let Some(f) = frontend {
-            if f.backends.is_empty() {
+            let Some(place) = w.place(f, chosen) else {
                 return refused(p, Reason::NoBackend);
-            }
-            // Any of them will do; without a packet to look at, all must come to the same.
-            let legal =
-                |place: &&usize| chosen.is_some_and(|(_, dst)| dst == w.backends[**place].address);
-            let place = *f.backends.iter().find(legal).unwrap_or(&f.backends[0]);
+            };
             server = w.backends[place].address;
             backend = Some((place, w.backends[place].version));
         }
@@ -338,6 +349,28 @@ impl Oracle {
         }
         let way = if local { Way::Pod } else { Way::Route };
         self.open(w, p, client, server, backend, false, way, chosen)
+    }
+
+    /// From outside to a port of the node.
+    fn open_host_port(
+        &mut self,
+        w: &World,
+        p: &Packet,
+        f: &Frontend,
+        chosen: Option<(SocketAddr, SocketAddr)>,
+    ) -> Expect {
+        let Some(place) = w.place(f, chosen) else {
+            return Expect::Drop(Reason::NoBackend);
+        };
+        let server = w.backends[place].address;
+        if w.pod(server.ip()).is_none() {
+            return Expect::Drop(Reason::NoEndpoint);
+        }
+        if let Some(reason) = w.denied(p.src.ip(), server, p.protocol) {
+            return Expect::Drop(reason);
+        }
+        let backend = Some((place, w.backends[place].version));
+        self.open(w, p, p.src, server, backend, false, Way::Pod, chosen)
     }
 
     #[expect(

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use rhumb_common::event::{Reason, hook};
 use rhumb_common::flow::flow_flag;
-use rhumb_common::maps::{EndpointPolicy, Service, ServiceKey, endpoint_flag, name};
+use rhumb_common::maps::{EndpointPolicy, Service, ServiceKey, config_flag, endpoint_flag, name};
 use rhumb_tests::frames::{self, ACK, Body, Frame, RST, SYN, TCP, UDP, echo, tcp, udp};
 
 use super::lab::{
@@ -53,6 +53,60 @@ fn pod_to_pod_on_the_node() -> Result<()> {
     ensure!(lab.programs.counted(Reason::Forwarded) == 2 * (9 + 1));
     let replied = flows.values().filter(|f| f.flags & flow_flag::REPLIED != 0);
     ensure!(replied.count() == 2 * 6);
+    Ok(())
+}
+
+/// From outside to a port of the node: the client keeps its address, and is answered by the address it asked.
+#[test]
+fn host_ports_from_outside() -> Result<()> {
+    let mut lab = Lab::new()?;
+    for i in 0..2 {
+        lab.service(NODE[i], 8080, TCP, &[(B[i], 80)]);
+        lab.service(NODE[i], 5353, UDP, &[(B[i], 53)]);
+    }
+    let asked = Frame::new(OUTSIDE[0], NODE[0], tcp(4000, 8080, SYN));
+    // Unless something of the kind is there, nothing is looked up.
+    expect(&lab.at_uplink(&asked)?, OK, &asked);
+    lab.tables.config.flags |= config_flag::HOST_PORTS;
+    lab.write();
+    for i in 0..2 {
+        for (client, host, pod, there, back) in
+            [(4000, 8080, 80, SYN, SYN | ACK), (4001, 5353, 53, 0, 0)]
+        {
+            let body = |s, d, flags| match flags {
+                0 => udp(s, d),
+                flags => tcp(s, d, flags),
+            };
+            let asked = Frame::new(OUTSIDE[i], NODE[i], body(client, host, there));
+            let sent = Frame::new(OUTSIDE[i], B[i], body(client, pod, there));
+            for _ in 0..2 {
+                expect(&lab.at_uplink(&asked)?, REDIRECT, &delivered(&sent, B[i]));
+            }
+            let reply = Frame::new(B[i], OUTSIDE[i], body(pod, client, back));
+            let seen = Frame::new(NODE[i], OUTSIDE[i], body(host, client, back));
+            expect(&lab.at_pod(&reply)?, REDIRECT, &routed(&seen));
+        }
+        // Other ports, the other protocol and a ping are the node's own.
+        for body in [tcp(4000, 8081, SYN), udp(4000, 8080), echo(false, 9)] {
+            let own = Frame::new(OUTSIDE[i], NODE[i], body);
+            expect(&lab.at_uplink(&own)?, OK, &own);
+        }
+        // From a pod of the node, packet by packet.
+        let asked = Frame::new(A[i], NODE[i], tcp(4002, 8080, SYN));
+        let sent = Frame::new(A[i], B[i], tcp(4002, 80, SYN));
+        expect(&lab.at_pod(&asked)?, REDIRECT, &delivered(&sent, B[i]));
+    }
+    // Policy knows the client.
+    for i in 0..2 {
+        lab.sets(B[i], 1, 0);
+    }
+    for i in 0..2 {
+        let asked = Frame::new(OUTSIDE[i], NODE[i], tcp(4003, 8080, SYN));
+        ensure!(lab.at_uplink(&asked)?.code == SHOT, "not denied");
+        // Also what was admitted before.
+        let asked = Frame::new(OUTSIDE[i], NODE[i], tcp(4000, 8080, ACK));
+        ensure!(lab.at_uplink(&asked)?.code == SHOT, "not denied");
+    }
     Ok(())
 }
 

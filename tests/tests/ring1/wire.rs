@@ -162,7 +162,7 @@ impl Wire {
             nat_port_min: 50_000,
             nat_port_max: 59_999,
             policy_epoch: 1,
-            _pad: 0,
+            host_netns: 0,
         };
         for (cidr, len, class) in [
             ("10.201.0.0", 16, route_class::CLUSTER),

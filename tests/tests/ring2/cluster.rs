@@ -356,6 +356,17 @@ impl Cluster {
 
     /// Makes the Pod object and its sandbox, as kubelet and runtime do, and starts its servers.
     pub fn pod(&self, node: usize, name: &str, labels: Value) -> anyhow::Result<Pod> {
+        self.pod_with(node, name, labels, json!({}))
+    }
+
+    /// As [`pod`](Self::pod), with the runtime's `runtimeConfig`.
+    pub fn pod_with(
+        &self,
+        node: usize,
+        name: &str,
+        labels: Value,
+        runtime: Value,
+    ) -> anyhow::Result<Pod> {
         let node_name = &self.nodes[node].name;
         self.post(
             "/api/v1/namespaces/default/pods",
@@ -367,7 +378,7 @@ impl Cluster {
             }),
         )?;
         let netns = self.run.netns(name)?;
-        let result = self.plugin(node, "ADD", name, &netns)?;
+        let result = self.plugin(node, "ADD", name, &netns, runtime)?;
         let ip = |i: usize| -> anyhow::Result<IpAddr> {
             let text = result["ips"][i]["address"].as_str().unwrap_or_default();
             Ok(text.split('/').next().unwrap_or_default().parse()?)
@@ -418,6 +429,7 @@ impl Cluster {
         command: &str,
         id: &str,
         netns: &Netns,
+        runtime: Value,
     ) -> anyhow::Result<Value> {
         let node = &self.nodes[node];
         let env = BTreeMap::from([
@@ -436,6 +448,19 @@ impl Cluster {
         let mut config = list["plugins"][0].clone();
         config["cniVersion"] = list["cniVersion"].clone();
         config["name"] = list["name"].clone();
+        // What the plugin does not declare, a runtime does not ask for.
+        for capability in runtime
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(key, _)| key)
+        {
+            ensure!(
+                config["capabilities"][capability] == true,
+                "no {capability}"
+            );
+        }
+        config["runtimeConfig"] = runtime;
         let mut child = node
             .netns
             .command(node.dir.join("cni/bin/rhumb-cni"))?
@@ -459,7 +484,7 @@ impl Cluster {
 
     pub fn remove(&self, pod: Pod) -> anyhow::Result<()> {
         self.delete_object(&pod)?;
-        self.plugin(pod.node, "DEL", &pod.name, &pod.netns)?;
+        self.plugin(pod.node, "DEL", &pod.name, &pod.netns, json!({}))?;
         Ok(())
     }
 
@@ -494,6 +519,33 @@ impl Cluster {
         let output = self.netprobe(from, &words)?.output()?;
         let line: Value = serde_json::from_slice(&output.stdout)
             .with_context(|| format!("netprobe said {output:?}"))?;
+        Ok(match line["ok"] == true {
+            true => Ok(line["answer"].clone()),
+            false => Err(line["error"].as_str().unwrap_or("?").to_owned()),
+        })
+    }
+
+    /// One try from a process in a node's cgroup, where the socket hooks are.
+    pub fn ask_by_socket(
+        &self,
+        node: usize,
+        from: &Netns,
+        protocol: &str,
+        to: SocketAddr,
+    ) -> anyhow::Result<Result<Value, String>> {
+        let to = to.to_string();
+        // It waits for a line, so that it is in the cgroup before it connects.
+        let path = cgroup::v2_root()?.join(self.nodes[node].cgroup.trim_start_matches('/'));
+        let probe = self.netprobe(from, &["connect", protocol, &to])?;
+        let script = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", path.display());
+        let output = from
+            .command("sh")?
+            .args(["-c", &script, "sh"])
+            .arg(probe.get_program())
+            .args(probe.get_args())
+            .output()?;
+        let line: Value =
+            serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))?;
         Ok(match line["ok"] == true {
             true => Ok(line["answer"].clone()),
             false => Err(line["error"].as_str().unwrap_or("?").to_owned()),

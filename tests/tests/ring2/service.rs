@@ -5,10 +5,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use rhumb_harness::{cgroup, wait::wait_for};
+use rhumb_harness::wait::wait_for;
 use serde_json::{Value, json};
 
-use super::cluster::{Cluster, Pod};
+use super::cluster::Cluster;
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 
@@ -50,34 +50,6 @@ fn both_answer(
     })
 }
 
-/// One try from a process in the node's cgroup, where the socket hooks are.
-fn ask_by_socket(
-    cluster: &Cluster,
-    node: usize,
-    pod: &Pod,
-    protocol: &str,
-    to: SocketAddr,
-) -> anyhow::Result<Result<Value, String>> {
-    let to = to.to_string();
-    // It waits for a line, so that it is in the cgroup before it connects.
-    let path = cgroup::v2_root()?.join(cluster.nodes[node].cgroup.trim_start_matches('/'));
-    let probe = cluster.netprobe(&pod.netns, &["connect", protocol, &to])?;
-    let script = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", path.display());
-    let output = pod
-        .netns
-        .command("sh")?
-        .args(["-c", &script, "sh"])
-        .arg(probe.get_program())
-        .args(probe.get_args())
-        .output()?;
-    let line: Value =
-        serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))?;
-    Ok(match line["ok"] == true {
-        true => Ok(line["answer"].clone()),
-        false => Err(line["error"].as_str().unwrap_or("?").to_owned()),
-    })
-}
-
 #[test]
 fn a_cluster_ip_reaches_backends_on_both_nodes() -> anyhow::Result<()> {
     let cluster = Cluster::new(2)?;
@@ -91,7 +63,7 @@ fn a_cluster_ip_reaches_backends_on_both_nodes() -> anyhow::Result<()> {
             let to = SocketAddr::new(*ip, port);
             both_answer(|| cluster.ask(&client.netns, protocol, to))
                 .with_context(|| format!("{protocol} to {to}, per packet"))?;
-            both_answer(|| ask_by_socket(&cluster, 0, &client, protocol, to))
+            both_answer(|| cluster.ask_by_socket(0, &client.netns, protocol, to))
                 .with_context(|| format!("{protocol} to {to}, by socket"))?;
             // A backend of the Service asks it, and may get itself.
             both_answer(|| cluster.ask(&one.netns, protocol, to))
@@ -129,7 +101,7 @@ fn a_cluster_ip_reaches_backends_on_both_nodes() -> anyhow::Result<()> {
                     other => bail!("{protocol} to {to}: {other:?}"),
                 }
             })?;
-            let by_socket = ask_by_socket(&cluster, 0, &client, protocol, to)?;
+            let by_socket = cluster.ask_by_socket(0, &client.netns, protocol, to)?;
             ensure!(
                 matches!(&by_socket, Err(kind) if kind == "refused"),
                 "{what}, {protocol} to {to} by socket: {by_socket:?}"

@@ -6,7 +6,7 @@
 use std::{fs, path::PathBuf};
 
 use rhumb_core::{
-    model::{LocalEndpoint, ObjectName},
+    model::{HostPort, LocalEndpoint, ObjectName},
     object,
     snapshot::Change,
 };
@@ -31,6 +31,22 @@ fn name(v: &Value) -> ObjectName {
         text(&v["metadata"], "namespace"),
         text(&v["metadata"], "name"),
     )
+}
+
+fn number(v: &Value, field: &str) -> u16 {
+    v[field].as_u64().and_then(|n| n.try_into().ok()).unwrap()
+}
+
+fn host_port(v: &Value) -> HostPort {
+    HostPort {
+        host_ip: v["hostIP"].as_str().map(|ip| ip.parse().unwrap()),
+        host_port: number(v, "hostPort"),
+        port: number(v, "containerPort"),
+        protocol: match text(v, "protocol") {
+            "udp" => 17,
+            _ => 6,
+        },
+    }
 }
 
 fn load(path: PathBuf) -> Scenario {
@@ -58,10 +74,22 @@ fn load(path: PathBuf) -> Scenario {
                         .iter()
                         .map(|ip| ip.as_str().unwrap().parse().unwrap())
                         .collect(),
+                    ports: value["ports"]
+                        .as_array()
+                        .map_or(Vec::new(), |ports| ports.iter().map(host_port).collect()),
+                    revision: value["revision"].as_u64().unwrap_or(1),
                 };
                 changes.push((
                     Change::Endpoint(key.clone(), Some(endpoint)),
                     Change::Endpoint(key, None),
+                ));
+            }
+            "HostAddresses" => {
+                let addresses = value["addresses"].as_array().unwrap().iter();
+                let addresses = addresses.map(|ip| ip.as_str().unwrap().parse().unwrap());
+                changes.push((
+                    Change::HostAddresses(addresses.collect()),
+                    Change::HostAddresses(Default::default()),
                 ));
             }
             "ThisNode" => text(&value, "name").clone_into(&mut node),

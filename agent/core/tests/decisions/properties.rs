@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use rhumb_core::{
     model::{
-        EndpointSlice, LocalEndpoint, NamedPort, Namespace, NetworkPolicy, ObjectName, Pod,
-        PolicyPeer, PolicyPort, PolicyRule, PortMatch, Service, ServicePort, SliceEndpoint,
+        EndpointSlice, HostPort, LocalEndpoint, NamedPort, Namespace, NetworkPolicy, ObjectName,
+        Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Service, ServicePort, SliceEndpoint,
         SlicePort, protocol,
     },
     policy::Direction,
@@ -172,7 +172,7 @@ fn adoption() -> impl Strategy<Value = Change> {
 
 fn endpoint_change() -> impl Strategy<Value = Change> {
     // One after the other with the same address: the later one is another pod.
-    (0..LOCAL, any::<bool>(), 1..3u64).prop_map(|(i, there, life)| {
+    (0..LOCAL, any::<bool>(), 1..3u64, host_port()).prop_map(|(i, there, life, port)| {
         let key = (format!("c{i}"), "eth0".to_owned());
         let endpoint = there.then(|| LocalEndpoint {
             container_id: key.0.clone(),
@@ -181,8 +181,29 @@ fn endpoint_change() -> impl Strategy<Value = Change> {
             uid: format!("u{i}"),
             netns_cookie: life,
             ips: pod_ips(i),
+            ports: port.into_iter().collect(),
+            revision: 10 * life + i as u64,
         });
         Change::Endpoint(key, endpoint)
+    })
+}
+
+const HOST: [&str; 3] = ["172.30.0.11", "172.30.0.12", "fd00::11"];
+
+fn host_port() -> impl Strategy<Value = Option<HostPort>> {
+    let ip = option::of(select(vec![HOST[0], HOST[2], "127.0.0.1", "172.30.0.99"]));
+    option::of((ip, 8080..8082u16).prop_map(|(ip, host_port)| HostPort {
+        host_ip: ip.map(|ip| ip.parse().unwrap()),
+        host_port,
+        port: 80,
+        protocol: protocol::TCP,
+    }))
+}
+
+fn host_addresses() -> impl Strategy<Value = Change> {
+    vec(any::<bool>(), HOST.len()).prop_map(|there| {
+        let present = HOST.iter().zip(there).filter(|(_, there)| *there);
+        Change::HostAddresses(present.map(|(ip, _)| ip.parse().unwrap()).collect())
     })
 }
 
@@ -254,6 +275,7 @@ fn change() -> impl Strategy<Value = Change> {
         1 => adoption(),
         2 => service_change(),
         3 => slice_change(),
+        1 => host_addresses(),
     ]
 }
 
@@ -289,7 +311,8 @@ fn from_scratch(s: &Snapshot) -> World {
             .iter()
             .map(|(k, v)| Change::Endpoint(k.clone(), Some(v.clone()))),
     )
-    .chain(s.adopted.values().map(|v| Change::Adopt((**v).clone())));
+    .chain(s.adopted.values().map(|v| Change::Adopt((**v).clone())))
+    .chain([Change::HostAddresses(s.host_addresses.clone())]);
     objects.for_each(|c| w.take(c));
     w.apply();
     w

@@ -10,7 +10,7 @@ use super::tables::Tables;
 use crate::addr::Ip;
 use crate::event::Reason;
 use crate::flow::flow_flag as ff;
-use crate::maps::{Endpoint, config_flag, route_class};
+use crate::maps::{Backend, Endpoint, config_flag, route_class, service_scope};
 
 /// What the pod behind `ifindex` sends.
 #[inline(always)]
@@ -91,13 +91,9 @@ fn open_from_pod<T: Tables>(t: &mut T, m: &mut Meta) -> Result<u32, Reason> {
     // Replies go to this pod.
     untranslated(t, m, ff::LOCAL << ff::PAIR_SHIFT);
     if m.kind != Kind::EchoRequest
-        && let Some(selected) = select(t, &m.key.dst, m.key.dport_be, m.key.protocol as u8)
+        && let Some(selected) = select_for(t, m)
     {
-        let (id, backend) = selected?;
-        m.flow.to_dst = backend.addr;
-        m.flow.to_dport_be = backend.port_be;
-        m.flow.backend = id;
-        m.flow.generation = backend.generation;
+        translate(m, selected?);
     }
     if m.flow.to_dst == m.key.src {
         m.flow.flags |= ff::LOCAL | ff::EXEMPT;
@@ -126,6 +122,22 @@ fn open_from_pod<T: Tables>(t: &mut T, m: &mut Meta) -> Result<u32, Reason> {
     }
     t.create(m)?;
     Ok(m.flow.flags)
+}
+
+/// The backend, if the packet's destination is a frontend.
+#[inline(always)]
+fn select_for<T: Tables>(t: &mut T, m: &Meta) -> Option<Result<(u32, Backend), Reason>> {
+    let (key, scope) = (&m.key, service_scope::CLUSTER);
+    select(t, &key.dst, key.dport_be, key.protocol as u8, scope)
+}
+
+/// Leads the flow to a backend.
+#[inline(always)]
+fn translate(m: &mut Meta, (id, backend): (u32, Backend)) {
+    m.flow.to_dst = backend.addr;
+    m.flow.to_dport_be = backend.port_be;
+    m.flow.backend = id;
+    m.flow.generation = backend.generation;
 }
 
 #[inline(always)]
@@ -262,7 +274,8 @@ pub fn from_uplink<P: Packet, T: Tables>(p: &mut P, t: &mut T, m: &mut Meta) -> 
         return Action::Drop(Reason::SpoofedLocalPod);
     }
     let to_pod = t.endpoint(&m.key.dst).is_some();
-    if !to_pod && !masqueraded(t, m) {
+    let to_port = !to_pod && host_ports(t) && m.has_flow();
+    if !to_pod && !to_port && !masqueraded(t, m) {
         return Action::Stack;
     }
     let decided = decide_from_uplink(p, t, m, to_pod);
@@ -278,6 +291,13 @@ pub fn from_uplink<P: Packet, T: Tables>(p: &mut P, t: &mut T, m: &mut Meta) -> 
         Some(e) => deliver(p, m, &e),
         None => Action::Drop(Reason::NoEndpoint),
     }
+}
+
+/// Whether some address of the node may lead to a pod.
+#[inline(always)]
+fn host_ports<T: Tables>(t: &T) -> bool {
+    t.config()
+        .is_some_and(|c| c.flags & config_flag::HOST_PORTS != 0)
 }
 
 /// May be the answer to what we masqueraded.
@@ -308,10 +328,33 @@ fn decide_from_uplink<P: Packet, T: Tables>(
         return Ok(m.flow.flags & ff::LOCAL != 0);
     }
     if !to_pod {
-        return Ok(false);
+        return open_from_uplink(t, m);
     }
     m.to = m.key;
     admit(t, m, ff::LOCAL)?;
+    Ok(true)
+}
+
+/// The first packet to a port of the node that leads to a pod. The client keeps its address, and the reply
+/// leaves by the host's routes, from the address that was asked.
+#[inline(always)]
+fn open_from_uplink<T: Tables>(t: &mut T, m: &mut Meta) -> Result<bool, Reason> {
+    if !host_ports(t) || !m.has_flow() || matches!(m.kind, Kind::EchoRequest | Kind::EchoReply) {
+        return Ok(false);
+    }
+    let Some(selected) = select_for(t, m) else {
+        return Ok(false);
+    };
+    untranslated(t, m, ff::LOCAL);
+    translate(m, selected?);
+    if t.endpoint(&m.flow.to_dst).is_none() {
+        return Err(Reason::NoEndpoint);
+    }
+    m.pair_key.src = m.key.src;
+    m.pair_key.dst = m.flow.to_dst;
+    m.pair_key.dport_be = m.flow.to_dport_be;
+    t.judge(m)?;
+    t.create(m)?;
     Ok(true)
 }
 

@@ -30,7 +30,9 @@ pub use icmp_error::related;
 pub use packet::{L4Csum, Packet, Wire};
 pub use parse::{ETH_LEN, Kind, Meta};
 pub use policy::judge;
-pub use sock::{SockVerdict, forward as sock_forward, reverse as sock_reverse};
+pub use sock::{
+    SockVerdict, forward as sock_forward, reverse as sock_reverse, scope as sock_scope,
+};
 pub use tables::{Insert, SockTables, Tables};
 
 use crate::event::Reason;

@@ -12,12 +12,13 @@ pub fn select<T: Tables>(
     dst: &Ip,
     dport_be: u16,
     protocol: u8,
+    scope: u8,
 ) -> Option<Result<(u32, Backend), Reason>> {
     let key = ServiceKey {
         vip: *dst,
         port_be: dport_be,
         protocol,
-        scope: 0,
+        scope,
         _pad: 0,
     };
     let service = t.service(&key)?;

@@ -2,10 +2,10 @@
 
 use super::parse::TCP;
 use super::service::{is_vip, select};
-use super::tables::SockTables;
+use super::tables::{SockTables, Tables};
 use crate::addr::Ip;
 use crate::event::Reason;
-use crate::maps::{SockKey, SockVal, sock_key};
+use crate::maps::{SockKey, SockVal, config_flag, service_scope, sock_key};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SockVerdict {
@@ -13,6 +13,18 @@ pub enum SockVerdict {
     Keep,
     To(Ip, u16),
     Refuse(Reason),
+}
+
+/// Whose Services a destination may be: `None` if it is nobody's. `netns`, asked for where it matters,
+/// is the lower half of the cookie of the socket's network namespace.
+#[inline(always)]
+pub fn scope<T: Tables>(t: &T, dst: &Ip, netns: impl FnOnce() -> u32) -> Option<u8> {
+    if !dst.is_loopback() {
+        return Some(service_scope::CLUSTER);
+    }
+    let c = t.config()?;
+    let ports = c.flags & config_flag::HOST_PORTS != 0 && c.host_netns != 0;
+    (ports && c.host_netns == netns()).then_some(service_scope::LOOPBACK)
 }
 
 /// Destination of a connect or sendmsg. `each` is set where every datagram names its destination:
@@ -24,6 +36,7 @@ pub fn forward<T: SockTables>(
     dst: Ip,
     port_be: u16,
     protocol: u8,
+    scope: u8,
     each: bool,
 ) -> SockVerdict {
     let asked = SockKey {
@@ -39,7 +52,7 @@ pub fn forward<T: SockTables>(
             _ => {}
         }
     }
-    let (id, b) = match select(t, &dst, port_be, protocol) {
+    let (id, b) = match select(t, &dst, port_be, protocol, scope) {
         // To connect a datagram socket sends nothing: resolvers do so to ask for a source address.
         // What it sends later is answered as a packet.
         None if (each || u32::from(protocol) == TCP) && is_vip(t, &dst) => {
