@@ -80,15 +80,22 @@ fn mac(value: Option<&Value>) -> Result<Option<Mac>, CniError> {
     Ok(Some(mac))
 }
 
+/// A field of an object, whatever the case of its name: containerd writes `HostPort`, since Go reads either.
+fn field<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
+    let mut fields = object.as_object()?.iter();
+    let found = fields.find(|(key, _)| key.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| value)
+}
+
 /// `None`: the pod merely says that it uses a port.
 fn port(value: &Value) -> Result<Option<PortMapping>, CniError> {
     let refuse = |why: &str| invalid("portMappings", format!("holds {value}: {why}"));
-    let number = |field: &str| match value.get(field) {
+    let number = |name: &str| match field(value, name) {
         None | Some(Value::Null) => Ok(0),
         Some(found) => found
             .as_u64()
             .and_then(|n| u16::try_from(n).ok())
-            .ok_or_else(|| refuse(&format!("{field} is no port"))),
+            .ok_or_else(|| refuse(&format!("{name} is no port"))),
     };
     if !value.is_object() {
         return Err(refuse("not an object"));
@@ -100,10 +107,8 @@ fn port(value: &Value) -> Result<Option<PortMapping>, CniError> {
     if container_port == 0 {
         return Err(refuse("containerPort is missing"));
     }
-    let protocol = value
-        .get("protocol")
-        .and_then(Value::as_str)
-        .unwrap_or("tcp");
+    let text = |name: &str| field(value, name).and_then(Value::as_str);
+    let protocol = text("protocol").unwrap_or("tcp");
     let protocol = match protocol.to_lowercase().as_str() {
         "" | "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
@@ -116,7 +121,7 @@ fn port(value: &Value) -> Result<Option<PortMapping>, CniError> {
             ));
         }
     };
-    let host_ip = match value.get("hostIP").and_then(Value::as_str).unwrap_or("") {
+    let host_ip = match text("hostIP").unwrap_or("") {
         "" => None,
         text => match text.parse::<IpAddr>() {
             Ok(ip) if ip.is_unspecified() => None,
@@ -150,6 +155,7 @@ mod tests {
                 {"hostPort": 8080, "containerPort": 80, "protocol": "TCP"},
                 {"hostPort": 53, "containerPort": 53, "protocol": "udp", "hostIP": "127.0.0.1"},
                 {"hostPort": 54, "containerPort": 53, "hostIP": "0.0.0.0"},
+                {"HostPort": 81, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""},
                 {"hostPort": 0, "containerPort": 9},
             ],
         }))
@@ -176,7 +182,12 @@ mod tests {
             .collect();
         assert_eq!(
             shown,
-            [(false, 8080, 80, 6), (true, 53, 53, 17), (false, 54, 53, 6)]
+            [
+                (false, 8080, 80, 6),
+                (true, 53, 53, 17),
+                (false, 54, 53, 6),
+                (false, 81, 80, 6)
+            ]
         );
         assert_eq!(
             parse(json!({"ips": null, "portMappings": []})).unwrap(),

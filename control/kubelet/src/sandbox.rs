@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs;
 
 use k8s_cri::v1 as cri;
-use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::core::v1::{ContainerPort, Pod, PodSpec};
 
 use crate::kubelet::Kubelet;
 use crate::labels;
@@ -133,7 +133,10 @@ pub fn config(k: &Kubelet, pod: &Pod, attempt: u32) -> (cri::PodSandboxConfig, b
             searches: resolver.searches,
             options: resolver.options,
         }),
-        port_mappings: vec![],
+        port_mappings: match host_network {
+            true => vec![],
+            false => port_mappings(spec),
+        },
         labels: all_labels,
         annotations: pod
             .metadata
@@ -160,6 +163,29 @@ pub fn config(k: &Kubelet, pod: &Pod, attempt: u32) -> (cri::PodSandboxConfig, b
         windows: None,
     };
     (config, fell_back)
+}
+
+/// The ports of the node that are to lead to the pod, for the runtime to tell its network plugin.
+fn port_mappings(spec: &PodSpec) -> Vec<cri::PortMapping> {
+    let ports = spec
+        .containers
+        .iter()
+        .flat_map(|c| c.ports.iter().flatten());
+    let mapping = |port: &ContainerPort| {
+        let host_port = port.host_port.filter(|p| *p > 0)?;
+        let protocol = match port.protocol.as_deref() {
+            Some("UDP") => cri::Protocol::Udp,
+            Some("SCTP") => cri::Protocol::Sctp,
+            _ => cri::Protocol::Tcp,
+        };
+        Some(cri::PortMapping {
+            protocol: protocol.into(),
+            container_port: port.container_port,
+            host_port,
+            host_ip: port.host_ip.clone().unwrap_or_default(),
+        })
+    };
+    ports.filter_map(mapping).collect()
 }
 
 /// The labels by which sandboxes and containers are found again.

@@ -53,6 +53,53 @@ fn each_version_adds_checks_and_deletes() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The capabilities `ips`, `mac` and `portMappings`.
+#[test]
+fn what_a_runtime_asks_for_is_given() -> anyhow::Result<()> {
+    let node = Node::new(&DUAL)?;
+    let add = |pod: &Pod, runtime: Value| {
+        let mut config = node.config("1.1.0");
+        config["runtimeConfig"] = runtime;
+        node.call(&node.env("ADD", pod), config.to_string().as_bytes())
+    };
+    let pod = node.pod("asks")?;
+    let asked = json!({
+        "ips": ["10.244.1.77/24"], "mac": "c2:11:22:33:44:55",
+        "portMappings": [{"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}],
+    });
+    let added = add(&pod, asked.clone())?.ok()?;
+    ensure!(address(&added, 0).to_string() == "10.244.1.77", "{added}");
+    ensure!(
+        added["interfaces"][1]["mac"] == "c2:11:22:33:44:55",
+        "{added}"
+    );
+    let held = node.attachment(&pod)?;
+    ensure!(
+        held.ports.len() == 1 && held.ports[0].host_port == 8080,
+        "{held:?}"
+    );
+    node.check(&pod, &added)?.ok()?;
+    // The same again is answered from the journal; something else is made anew.
+    ensure!(add(&pod, asked.clone())?.ok()? == added);
+    let index = held.ifindex;
+    ensure!(node.attachment(&pod)?.ifindex == index);
+    let moved = add(&pod, json!({"ips": ["10.244.1.78"]}))?.ok()?;
+    ensure!(address(&moved, 0).to_string() == "10.244.1.78", "{moved}");
+    node.consistent()?;
+    let other = node.pod("other")?;
+    add(&other, json!({"ips": ["10.244.1.78"]}))?.refused(101, "is held by asks/eth0")?;
+    add(&other, json!({"ips": ["10.9.9.9"]}))?.refused(7, "10.244.1.0/24")?;
+    add(&other, json!({"mac": "ff:ff:ff:ff:ff:ff"}))?.refused(7, "mac")?;
+    add(
+        &other,
+        json!({"portMappings": [{"hostPort": 1, "containerPort": 1, "protocol": "sctp"}]}),
+    )?
+    .refused(2, "sctp")?;
+    ensure!(node.consistent()? == 1, "a refused ADD left something");
+    node.del(&pod)?;
+    node.clean()
+}
+
 #[test]
 fn versions_are_told_and_the_newest_is_default() -> anyhow::Result<()> {
     let node = Node::without_agent(&DUAL)?;

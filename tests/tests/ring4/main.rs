@@ -110,6 +110,7 @@ const TESTS: &[(&str, Test)] = &[
     ("our_own_manifests_apply", deploy::manifests),
     ("bad_input_is_refused_by_name", bad_input::refused),
     ("outside_clients_and_masquerade", services::outside),
+    ("host_ports_lead_to_pods", services::host_ports),
     (
         "an_agent_killed_loses_no_connection",
         restarts::agent_during_stream,

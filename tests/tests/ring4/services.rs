@@ -1,6 +1,6 @@
 //! Pods reach pods and Services, on both nodes, in both families.
 
-use crate::support::{Suite, client, servers, target};
+use crate::support::{Suite, client, is_ready, servers, target};
 use anyhow::{Context, ensure};
 use rhumb_harness::cluster::Cluster;
 use serde_json::Value;
@@ -138,6 +138,88 @@ pub fn outside(suite: &Suite) -> anyhow::Result<()> {
     let _ = server.kill();
     let _ = server.wait();
     result
+}
+
+/// A pod that has ports of its node.
+fn with_host_ports(name: &str, node: &str) -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{app: edge}}}}
+spec:
+  nodeSelector: {{kubernetes.io/hostname: {node}}}
+  terminationGracePeriodSeconds: 1
+  containers:
+    - name: server
+      image: localhost/testbox:dev
+      imagePullPolicy: IfNotPresent
+      command: [netprobe, serve, --tcp, "9090", --udp, "9091", --name, {name}]
+      ports:
+        - {{containerPort: 9090, hostPort: 18090}}
+        - {{containerPort: 9091, hostPort: 18091, protocol: UDP}}
+      readinessProbe:
+        tcpSocket: {{port: 9090}}
+        periodSeconds: 1
+"#
+    )
+}
+
+pub fn host_ports(suite: &Suite) -> anyhow::Result<()> {
+    let space = suite.space("hostports")?;
+    let node = &suite.cluster.nodes[0];
+    space.apply(&with_host_ports("first", &node.name))?;
+    for (name, node) in [("near", 0), ("far", 1)] {
+        let node = &suite.cluster.nodes[node].name;
+        space.apply(&client(name, "app: client", Some(node)))?;
+    }
+    space.ready("app=edge", 1)?;
+    space.ready("app=client", 2)?;
+    let netns = suite.cluster.outside()?;
+    let netprobe = suite.cluster.netprobe();
+    let (out4, out6) = Cluster::outside_addresses();
+    let answers = |pod: &str| -> anyhow::Result<()> {
+        for (ip, out) in [(node.ip4, out4), (node.ip6, out6)] {
+            for (protocol, port) in [("tcp", 18090), ("udp", 18091)] {
+                let target = target(&ip.to_string(), port);
+                space.wait(&format!("{target} to lead to {pod}"), 15, || {
+                    let output = netns
+                        .command(&netprobe)?
+                        .args(["connect", protocol, &target])
+                        .output()?;
+                    let line = String::from_utf8_lossy(&output.stdout).into_owned();
+                    let answer: Value = serde_json::from_str(line.trim()).context(line.clone())?;
+                    let answer = &answer["answer"];
+                    let client = answer["client"].as_str().unwrap_or_default();
+                    let seen: Option<std::net::SocketAddr> = client.parse().ok();
+                    let right = answer["host"] == pod && seen.is_some_and(|s| s.ip() == out);
+                    ensure!(right, "{line}");
+                    Ok(Some(()))
+                })?;
+                for from in ["near", "far"] {
+                    space.probe_until(from, protocol, &target, None)?;
+                }
+            }
+        }
+        Ok(())
+    };
+    answers("first")?;
+    // Who wants the same waits for a node, and has the port when it is free.
+    space.apply(&with_host_ports("second", &node.name))?;
+    space.wait("the second pod to wait", 15, || {
+        let pod = space.pod("second")?;
+        let conditions = pod.status.and_then(|s| s.conditions).unwrap_or_default();
+        let waits = conditions.iter().any(|c| {
+            let message = c.message.as_deref().unwrap_or_default();
+            c.type_ == "PodScheduled" && message.contains("free ports")
+        });
+        Ok(waits.then_some(()))
+    })?;
+    space.kubectl(&["delete", "pod", "first"])?;
+    space.wait("the second pod to run", 30, || {
+        Ok(is_ready(&space.pod("second")?).then_some(()))
+    })?;
+    answers("second")
 }
 
 fn masquerade(

@@ -69,6 +69,8 @@ const FIELDS: &[&str] = &[
     "CimagePullPolicy",
     "Cname",
     "Cports[].containerPort",
+    "Cports[].hostIP",
+    "Cports[].hostPort",
     "Cports[].name",
     "Cports[].protocol",
     "CresizePolicy.**",
@@ -188,14 +190,21 @@ pub fn unsupported(spec: &Value) -> Vec<String> {
     out
 }
 
-/// With host networking a hostPort is only a note of the containerPort.
+/// Ports of the node can be TCP's and UDP's. With host networking a hostPort is only a note of the
+/// containerPort.
 fn host_ports(spec: &Value, out: &mut Vec<String>) {
-    let host_network = spec.get("hostNetwork").and_then(Value::as_bool) == Some(true);
-    out.retain(|path| {
-        !(host_network
-            && (path.ends_with("].hostPort") || path.ends_with("].hostIP"))
-            && path.contains(".ports["))
-    });
+    if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
+        return;
+    }
+    let list = |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned();
+    for (i, container) in list(spec, "containers").iter().flatten().enumerate() {
+        for (j, port) in list(container, "ports").iter().flatten().enumerate() {
+            let wanted = port.get("hostPort").and_then(Value::as_i64).unwrap_or(0) > 0;
+            if wanted && port.get("protocol").and_then(Value::as_str) == Some("SCTP") {
+                out.push(format!("spec.containers[{i}].ports[{j}].hostPort: SCTP"));
+            }
+        }
+    }
 }
 
 fn is_empty(v: &Value) -> bool {
@@ -320,8 +329,8 @@ mod tests {
                 "spec.volumes[0].ephemeral",
             ),
             (
-                json!({"containers": [{"ports": [{"containerPort": 1, "hostPort": 1}]}]}),
-                "spec.containers[0].ports[0].hostPort",
+                json!({"containers": [{"ports": [{"containerPort": 1, "hostPort": 1, "protocol": "SCTP"}]}]}),
+                "spec.containers[0].ports[0].hostPort: SCTP",
             ),
             (
                 json!({"containers": [{"resources": {"limits": {"nvidia.com/gpu": "1"}}}]}),
@@ -368,7 +377,9 @@ mod tests {
 
     #[test]
     fn host_ports_are_notes_with_host_network() {
-        let spec = json!({"hostNetwork": true, "containers": [{"ports": [{"containerPort": 1, "hostPort": 1}]}]});
+        let spec = json!({"hostNetwork": true, "containers": [{"ports": [{"containerPort": 1, "hostPort": 1, "protocol": "SCTP"}]}]});
+        assert_eq!(unsupported(&spec), Vec::<String>::new());
+        let spec = json!({"containers": [{"ports": [{"containerPort": 1, "hostPort": 1, "hostIP": "::1", "protocol": "UDP"}]}]});
         assert_eq!(unsupported(&spec), Vec::<String>::new());
     }
 
