@@ -71,6 +71,13 @@ pub struct Config {
     /// Destinations that are never masqueraded, beside the cluster's own.
     #[arg(long, env = "RHUMB_NON_MASQUERADE_CIDRS", value_delimiter = ',')]
     pub non_masquerade_cidrs: Vec<IpNetwork>,
+    /// The container runtime's CRI socket, to find addresses that it has leaked: `unix:///…`, or `none`.
+    /// Default: the first of containerd's, CRI-O's and cri-dockerd's usual ones that is there.
+    #[arg(long, env = "RHUMB_CRI_ENDPOINT")]
+    pub cri_endpoint: Option<String>,
+    /// Seconds between two looks at the runtime's sandboxes.
+    #[arg(long, env = "RHUMB_RECONCILE_INTERVAL", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    pub reconcile_interval: u64,
     /// /healthz /readyz /metrics /dump/…
     #[arg(long, env = "RHUMB_LISTEN", default_value = "127.0.0.1:9470")]
     pub listen: SocketAddr,

@@ -5,6 +5,7 @@ use std::{path::Path, pin::Pin, sync::Arc};
 use anyhow::{Context, Result};
 use futures::{Stream, StreamExt};
 use rhumb_agent_api as api;
+use rhumb_cni::{attachment::Phase, attachments::Attachments, node::NodeConfig};
 use rhumb_common::ABI_VERSION;
 use rhumb_core::{dump, model::protocol};
 use tokio::sync::broadcast;
@@ -18,6 +19,7 @@ use crate::{cni_socket, drops::Drop, observe::Observer};
 
 struct Service {
     observer: Observer,
+    attachments: Attachments,
     drops: broadcast::Sender<Arc<Drop>>,
     node: String,
 }
@@ -26,6 +28,7 @@ struct Service {
 pub fn start(
     path: &Path,
     observer: Observer,
+    attachments: Attachments,
     drops: broadcast::Sender<Arc<Drop>>,
     node: &str,
 ) -> Result<()> {
@@ -33,6 +36,7 @@ pub fn start(
         cni_socket::bind(path).with_context(|| format!("listening on {}", path.display()))?;
     let service = Service {
         observer,
+        attachments,
         drops,
         node: node.to_owned(),
     };
@@ -74,6 +78,46 @@ impl api::agent_server::Agent for Service {
             endpoints: world.snapshot.endpoints.len() as u64,
             policies: world.snapshot.policies.len() as u64,
             policy_rows: world.planner.rows().len() as u64,
+        }))
+    }
+
+    async fn list_addresses(
+        &self,
+        _: Request<api::ListAddressesRequest>,
+    ) -> Result<Response<api::ListAddressesResponse>, Status> {
+        let node = NodeConfig::read(&self.attachments.paths().node_json())
+            .map_err(|e| Status::unavailable(e.to_string()))?;
+        let state = self.attachments.store().snapshot();
+        let state = state.map_err(|e| Status::internal(e.to_string()))?;
+        let cidrs = node.pod_cidrs.iter().map(|cidr| {
+            let usage = state.usage(cidr);
+            let released = state.released.iter().filter(|ip| cidr.contains(**ip));
+            api::PodCidr {
+                cidr: cidr.to_string(),
+                capacity: usage.capacity.to_string(),
+                attached: usage.attached as u64,
+                adding: usage.adding as u64,
+                deleting: usage.deleting as u64,
+                resting: released.count() as u64,
+            }
+        });
+        let addresses = state.attachments.values().map(|a| api::Address {
+            addresses: a.ips.iter().map(ToString::to_string).collect(),
+            namespace: a.namespace.clone(),
+            pod: a.pod.clone(),
+            container_id: a.container_id.clone(),
+            ifname: a.ifname.clone(),
+            phase: match a.phase {
+                Phase::Adding => "adding",
+                Phase::Attached => "attached",
+                Phase::Deleting => "deleting",
+            }
+            .to_owned(),
+            host_ifname: a.host_ifname.clone(),
+        });
+        Ok(Response::new(api::ListAddressesResponse {
+            cidrs: cidrs.collect(),
+            addresses: addresses.collect(),
         }))
     }
 

@@ -20,5 +20,6 @@ pub mod journal;
 pub mod metrics;
 pub mod observe;
 pub mod run;
+pub mod runtime;
 pub mod watch;
 pub mod writer;

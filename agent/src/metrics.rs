@@ -44,6 +44,7 @@ pub struct Metrics {
     pub cni_failures: Counter,
     pub start_seconds: Gauge<f64, AtomicU64>,
     pub programs_restored: Counter,
+    pub leaked_attachments: Counter,
 }
 
 fn seconds() -> Histogram {
@@ -69,6 +70,7 @@ impl Default for Metrics {
             cni_failures: Counter::default(),
             start_seconds: Gauge::default(),
             programs_restored: Counter::default(),
+            leaked_attachments: Counter::default(),
         }
     }
 }
@@ -155,6 +157,11 @@ impl Metrics {
             "programs_restored",
             "Pods whose programs somebody had taken away, and that got them back",
             self.programs_restored.clone(),
+        );
+        r.register(
+            "leaked_attachments",
+            "Attachments that the runtime had forgotten, and that were taken down",
+            self.leaked_attachments.clone(),
         );
     }
 }

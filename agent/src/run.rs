@@ -44,6 +44,7 @@ use crate::{
     grpc, guard, install, journal,
     metrics::Metrics,
     observe::{Observer, SetLog},
+    runtime::{self, Reconciler},
     watch as watches,
     writer::{self, NodeSettings, Writer},
 };
@@ -144,8 +145,23 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     journal::start(Arc::new(attachments.store().clone()), handle.clone())
         .context("starting the journal's thread")?;
     let uplink_lost = Arc::new(Notify::new());
-    guard::start(attachments, metrics.clone(), uplink_lost.clone())
+    guard::start(attachments.clone(), metrics.clone(), uplink_lost.clone())
         .context("starting the thread that watches for lost programs")?;
+    match runtime::socket(config.cri_endpoint.as_deref()) {
+        Some(socket) => {
+            let reconciler = Reconciler {
+                socket,
+                interval: Duration::from_secs(config.reconcile_interval),
+                attachments: attachments.clone(),
+                world: world.clone(),
+                metrics: metrics.clone(),
+            };
+            tokio::spawn(reconciler.run());
+        }
+        None => info!(
+            "no container runtime's socket: leaked addresses are not looked for (--cri-endpoint)"
+        ),
+    }
     let listener = cni_socket::bind(&dirs.run_dir.join("cni.sock"))
         .with_context(|| format!("listening on {}/cni.sock", dirs.run_dir.display()))?;
     let server = cni_socket::Server {
@@ -177,6 +193,7 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     grpc::start(
         &dirs.run_dir.join("agent.sock"),
         observer,
+        attachments,
         drops_tx,
         &config.node_name,
     )?;

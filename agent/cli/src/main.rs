@@ -38,6 +38,8 @@ enum Command {
     Endpoints,
     /// NetworkPolicies and the pods of this node that they select.
     Policy,
+    /// Addresses of this node's pods, and how much of the pod CIDRs is left.
+    Ipam,
     /// Drops as they happen, with the rule behind each.
     Drops,
     /// The kernel's tables as text: all, services, backends, endpoints, peers, policy, routes,
@@ -156,6 +158,42 @@ async fn run(cli: Cli) -> Result<()> {
                     f.address,
                     f.protocol,
                     or_dash(&f.backends),
+                ]);
+            }
+            print!("{}", table(&rows));
+        }
+        Command::Ipam => {
+            let list = agent
+                .list_addresses(api::ListAddressesRequest {})
+                .await?
+                .into_inner();
+            let mut rows = vec![heading(&[
+                "CIDR", "FOR PODS", "ATTACHED", "ADDING", "DELETING", "RESTING",
+            ])];
+            for c in list.cidrs {
+                let counts = [c.attached, c.adding, c.deleting, c.resting];
+                let counts = counts.map(|n| n.to_string());
+                rows.push([vec![c.cidr, c.capacity], counts.to_vec()].concat());
+            }
+            println!("{}", table(&rows));
+            let mut rows = vec![heading(&[
+                "ADDRESSES",
+                "NAMESPACE",
+                "POD",
+                "CONTAINER",
+                "INTERFACE",
+                "HOST SIDE",
+                "STATE",
+            ])];
+            for a in list.addresses {
+                rows.push(vec![
+                    or_dash(&a.addresses),
+                    a.namespace,
+                    a.pod,
+                    a.container_id.chars().take(12).collect(),
+                    a.ifname,
+                    a.host_ifname,
+                    a.phase,
                 ]);
             }
             print!("{}", table(&rows));

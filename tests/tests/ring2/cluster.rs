@@ -211,7 +211,9 @@ impl Cluster {
             .arg("--kubeconfig")
             .arg(node.dir.join("kubeconfig"))
             .arg("--cgroup-root")
-            .arg(cgroup_root);
+            .arg(cgroup_root)
+            // There is no runtime but the test.
+            .args(["--cri-endpoint", "none"]);
         dirs(&mut command, node);
         Ok(command)
     }

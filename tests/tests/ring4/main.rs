@@ -5,6 +5,7 @@
 //! away. What the cluster must look like again after all of them is the last test.
 
 mod access;
+mod addresses;
 mod apply;
 mod bad_input;
 mod baseline;
@@ -111,6 +112,7 @@ const TESTS: &[(&str, Test)] = &[
     ("bad_input_is_refused_by_name", bad_input::refused),
     ("outside_clients_and_masquerade", services::outside),
     ("host_ports_lead_to_pods", services::host_ports),
+    ("what_a_runtime_forgets_is_found", addresses::leaks),
     (
         "an_agent_killed_loses_no_connection",
         restarts::agent_during_stream,

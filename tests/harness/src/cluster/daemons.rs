@@ -145,6 +145,13 @@ fn agent(layout: &Layout, node: &Node) -> anyhow::Result<Daemon> {
     argv.extend(words(["--cni-bin-dir", &text(&node.cni_bin_dir())]));
     argv.extend(words(["--cni-conf-dir", &text(&node.cni_conf_dir())]));
     argv.extend(words(["--masquerade", "true"]));
+    let socket = format!("unix://{}", node.containerd().display());
+    argv.extend(words([
+        "--cri-endpoint",
+        &socket,
+        "--reconcile-interval",
+        "5",
+    ]));
     argv.extend(words(["--listen", "127.0.0.1:9470"]));
     Ok(Daemon {
         needs: vec![kubeconfig],

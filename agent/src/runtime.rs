@@ -1,0 +1,163 @@
+//! Attachments that the runtime has forgotten: containerd calls no GC, and what it loses, by a crash or with
+//! its state, it never deletes.
+//!
+//! Nobody's word alone is enough. An attachment goes when the runtime, asked twice, has no such sandbox, and
+//! either its interface is gone or the API has no such pod. It goes by its revision: whoever touches it
+//! meanwhile keeps it.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use k8s_cri::v1::{ListPodSandboxRequest, runtime_service_client::RuntimeServiceClient};
+use rhumb_cni::{
+    attachment::{Attachment, Key},
+    attachments::{Attachments, Deletion},
+    kernel::netlink::Netlink,
+};
+use tokio::{net::UnixStream, time::sleep};
+use tonic::transport::{Channel, Endpoint};
+use tracing::{info, warn};
+
+use crate::{engine::Shared, metrics::Metrics};
+
+/// Where runtimes usually listen.
+const USUAL: [&str; 3] = [
+    "/run/containerd/containerd.sock",
+    "/run/crio/crio.sock",
+    "/run/cri-dockerd.sock",
+];
+const ANSWER: Duration = Duration::from_secs(10);
+const MAX_MESSAGE: usize = 32 << 20;
+
+/// The runtime's socket: the one that is named (`unix://…` or a path), else a usual one that is there.
+pub fn socket(named: Option<&str>) -> Option<PathBuf> {
+    match named {
+        Some("none") => None,
+        Some(named) => Some(named.strip_prefix("unix://").unwrap_or(named).into()),
+        None => USUAL.iter().map(PathBuf::from).find(|path| path.exists()),
+    }
+}
+
+pub struct Reconciler {
+    pub socket: PathBuf,
+    pub interval: Duration,
+    pub attachments: Attachments,
+    pub world: Shared,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Reconciler {
+    /// Looks now and then, for as long as the process lives.
+    pub async fn run(self) {
+        let runtime = connect(&self.socket);
+        let mut missing = HashSet::new();
+        let mut last_problem = String::new();
+        loop {
+            sleep(self.interval).await;
+            match self.look(&runtime, &missing).await {
+                Ok(now) => {
+                    missing = now;
+                    last_problem.clear();
+                }
+                Err(problem) => {
+                    // What was missing before may have come back unseen.
+                    missing.clear();
+                    if problem != last_problem {
+                        warn!(
+                            problem,
+                            "the runtime can't be asked for its sandboxes; leaked addresses are not looked for"
+                        );
+                        last_problem = problem;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One look; returns what the runtime did not know, with the revision that it had.
+    async fn look(
+        &self,
+        runtime: &RuntimeServiceClient<Channel>,
+        before: &HashSet<(Key, u64)>,
+    ) -> Result<HashSet<(Key, u64)>, String> {
+        // Before the runtime is asked: what comes later is not judged.
+        let (_, attachments) = self.attachments.list().map_err(|e| e.to_string())?;
+        let request = ListPodSandboxRequest::default();
+        let mut runtime = runtime.clone();
+        let asked = runtime.list_pod_sandbox(request);
+        let sandboxes = tokio::time::timeout(ANSWER, asked)
+            .await
+            .map_err(|_| "no answer".to_owned())?
+            .map_err(|status| status.to_string())?
+            .into_inner();
+        let known: BTreeSet<String> = sandboxes.items.into_iter().map(|s| s.id).collect();
+        let mut missing = HashSet::new();
+        for a in attachments {
+            // What was attached without Kubernetes' names is not of this runtime's pods.
+            if a.pod.is_empty() || known.contains(&a.container_id) {
+                continue;
+            }
+            let now = (a.key(), a.revision);
+            if before.contains(&now) && self.second_word(&a) {
+                self.delete(a).await?;
+            } else {
+                missing.insert(now);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Whether the kernel or the API too says that the pod is gone.
+    fn second_word(&self, a: &Attachment) -> bool {
+        if link_is_gone(a).unwrap_or(false) {
+            return true;
+        }
+        let world = self.world.read();
+        if world.gate.proof().is_none() {
+            return false;
+        }
+        let pod = rhumb_core::model::ObjectName::new(&*a.namespace, &*a.pod);
+        let same = |uid: &str| a.uid.is_empty() || uid.is_empty() || uid == a.uid;
+        !world.snapshot.pods.get(&pod).is_some_and(|p| same(&p.uid))
+    }
+
+    async fn delete(&self, a: Attachment) -> Result<(), String> {
+        let (attachments, key, revision) = (self.attachments.clone(), a.key(), a.revision);
+        let deleted = tokio::task::spawn_blocking(move || attachments.delete(&key, revision));
+        let deleted = deleted.await.map_err(|e| e.to_string())?;
+        match deleted.map_err(|e| e.to_string())? {
+            Deletion::Deleted => {
+                self.metrics.leaked_attachments.inc();
+                info!(
+                    attachment = %a.key(), pod = format!("{}/{}", a.namespace, a.pod), ips = ?a.ips,
+                    "took down what the runtime has forgotten; its addresses are free"
+                );
+            }
+            Deletion::Absent | Deletion::Moved | Deletion::Busy => {}
+        }
+        Ok(())
+    }
+}
+
+fn link_is_gone(a: &Attachment) -> io::Result<bool> {
+    let link = Netlink::open()?.link(&a.host_ifname)?;
+    Ok(link.is_none_or(|l| l.header.index != a.ifindex))
+}
+
+fn connect(socket: &Path) -> RuntimeServiceClient<Channel> {
+    let path = socket.to_path_buf();
+    let connector = tower::service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    // The URI is only a placeholder that tonic asks for.
+    let channel = Endpoint::from_static("http://cri.local").connect_with_connector_lazy(connector);
+    RuntimeServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+}
