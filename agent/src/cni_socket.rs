@@ -3,6 +3,7 @@
 
 use std::{
     fs, io,
+    net::IpAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -39,6 +40,8 @@ pub struct Server {
     pub engine: Handle,
     pub world: Shared,
     pub api: PodApi,
+    /// Whether pods' addresses are noted on them.
+    pub announce: bool,
     pub metrics: Arc<Metrics>,
 }
 
@@ -122,6 +125,9 @@ impl Server {
             return None;
         }
         let pod = ObjectName::new(request.namespace, request.pod);
+        if self.announce {
+            self.announce(pod.clone(), request.ips.clone());
+        }
         let (reply, mut done) = oneshot::channel();
         self.engine.send(Command::Add {
             endpoint: LocalEndpoint {
@@ -172,6 +178,18 @@ impl Server {
         let why = self.why_not(&pod, &request.uid, asked);
         warn!(%pod, why, "a pod starts by what is known of its namespace");
         None
+    }
+
+    /// In the background: nobody here waits for it.
+    fn announce(&self, pod: ObjectName, ips: Vec<IpAddr>) {
+        let api = self.api.clone();
+        tokio::spawn(async move {
+            let announced = timeout(Duration::from_secs(10), api.announce(&pod, &ips)).await;
+            // A static pod may have no object yet; its status tells as well, later.
+            if let Ok(Err(error)) = announced {
+                debug!(%pod, %error, "other nodes learn the pod's addresses from its status only");
+            }
+        });
     }
 
     async fn ask(&self, pod: &ObjectName) -> Result<(), String> {

@@ -71,6 +71,10 @@ pub struct Config {
     /// Destinations that are never masqueraded, beside the cluster's own.
     #[arg(long, env = "RHUMB_NON_MASQUERADE_CIDRS", value_delimiter = ',')]
     pub non_masquerade_cidrs: Vec<IpNetwork>,
+    /// Note a pod's addresses on it (annotation `rhumb.io/addresses`), so that other nodes know the pod before
+    /// its status has them.
+    #[arg(long, env = "RHUMB_ANNOUNCE_ADDRESSES", default_value_t = true, action = clap::ArgAction::Set)]
+    pub announce_addresses: bool,
     /// The container runtime's CRI socket, to find addresses that it has leaked: `unix:///…`, or `none`.
     /// Default: the first of containerd's, CRI-O's and cri-dockerd's usual ones that is there.
     #[arg(long, env = "RHUMB_CRI_ENDPOINT")]

@@ -168,6 +168,7 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         engine: handle.clone(),
         world: world.clone(),
         api: watches::PodApi::new(client),
+        announce: config.announce_addresses,
         metrics: metrics.clone(),
     };
     tokio::spawn(server.serve(listener));

@@ -1,12 +1,12 @@
 //! Watches of the Kubernetes API, one task a kind. An API server that is slow, gone, or forgets
 //! the revision costs time, never state.
 
-use std::{collections::BTreeSet, pin::pin, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, pin::pin, sync::Arc};
 
 use futures::TryStreamExt;
 use kube::{
     Api, Client,
-    api::{ApiResource, DynamicObject},
+    api::{ApiResource, DynamicObject, Patch, PatchParams},
     runtime::{
         WatchStreamExt,
         watcher::{self, Event},
@@ -196,7 +196,8 @@ fn name(object: &DynamicObject) -> ObjectName {
 fn value(mut object: DynamicObject) -> Value {
     // Others may be long, and none is read.
     if let Some(annotations) = &mut object.metadata.annotations {
-        annotations.retain(|name, _| name == object::MIRROR_ANNOTATION);
+        let read = [object::MIRROR_ANNOTATION, object::ADDRESSES_ANNOTATION];
+        annotations.retain(|name, _| read.contains(&name.as_str()));
     }
     let metadata = json!({
         "name": object.metadata.name,
@@ -221,6 +222,21 @@ pub struct PodApi(Client);
 impl PodApi {
     pub fn new(client: Client) -> PodApi {
         PodApi(client)
+    }
+
+    /// Notes a pod's addresses on it, for other nodes' agents: they then know it before any status does. By the
+    /// status, which is the least that a role can let an agent write.
+    pub async fn announce(&self, pod: &ObjectName, ips: &[IpAddr]) -> Result<(), kube::Error> {
+        let resource = resource("", "v1", "Pod", "pods");
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.0.clone(), &pod.namespace, &resource);
+        let ips: Vec<String> = ips.iter().map(ToString::to_string).collect();
+        let patch =
+            json!({"metadata": {"annotations": {object::ADDRESSES_ANNOTATION: ips.join(",")}}});
+        let params = PatchParams::default();
+        api.patch_status(&pod.name, &params, &Patch::Merge(patch))
+            .await
+            .map(drop)
     }
 
     /// `Ok(None)` if there is no such pod.

@@ -68,6 +68,7 @@ fn pod(i: usize, version: &str) -> Pod {
         host_network: false,
         terminated: false,
         ips: ips(i),
+        announced: Vec::new(),
         ports: vec![NamedPort {
             name: "http".into(),
             protocol: protocol::TCP,

@@ -94,7 +94,10 @@ pub struct Pod {
     pub host_network: bool,
     /// Succeeded or Failed: its addresses are no longer its own.
     pub terminated: bool,
+    /// Of its status.
     pub ips: Vec<IpAddr>,
+    /// What its node's agent has noted at ADD, before any status.
+    pub announced: Vec<IpAddr>,
     /// Named container ports, in container order.
     pub ports: Vec<NamedPort>,
 }
@@ -103,6 +106,27 @@ impl Pod {
     /// Whether the addresses of its status are its own.
     pub fn claims_addresses(&self) -> bool {
         !self.host_network && !self.terminated
+    }
+
+    /// Addresses of its status, and announced ones.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        let announced = self.announced.iter();
+        let more = announced.filter(|ip| !self.ips.contains(ip));
+        self.ips.iter().chain(more).copied()
+    }
+
+    /// How well it claims an address. A status is the kubelet's word, and late; an announcement is early, but
+    /// who may annotate a pod can write one: it never takes an address from a status, unless that pod's own
+    /// announcement has moved on.
+    pub fn claim(&self, ip: IpAddr) -> u8 {
+        let announced = self.announced.contains(&ip);
+        match (self.ips.contains(&ip), announced) {
+            (true, true) => 3,
+            (true, false) if self.announced.is_empty() => 3,
+            (false, true) => 2,
+            (true, false) => 1,
+            (false, false) => 0,
+        }
     }
 }
 

@@ -59,6 +59,10 @@ struct Meta {
 /// the runtime and to CNI; the API's own uid is the image's.
 /// <https://kubernetes.io/docs/reference/labels-annotations-taints/#kubernetes-io-config-mirror>
 pub const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+/// A pod's addresses, as its node's agent notes them at ADD, with commas between.
+pub const ADDRESSES_ANNOTATION: &str = "rhumb.io/addresses";
+/// Anybody can write an annotation.
+const MOST_ADDRESSES: usize = 8;
 
 impl Meta {
     fn object_name(&self) -> ObjectName {
@@ -258,6 +262,7 @@ pub fn pod(object: &Value) -> Result<Converted<Pod>, Invalid> {
     }
     let mut raw = Raw::deserialize(object)?;
     let mirrored = raw.metadata.annotations.remove(MIRROR_ANNOTATION);
+    let announced = raw.metadata.annotations.remove(ADDRESSES_ANNOTATION);
     let uid = mirrored
         .filter(|uid| !uid.is_empty())
         .unwrap_or_else(|| std::mem::take(&mut raw.metadata.uid));
@@ -296,6 +301,16 @@ pub fn pod(object: &Value) -> Result<Converted<Pod>, Invalid> {
             host_network: raw.spec.host_network,
             terminated: matches!(raw.status.phase.as_str(), "Succeeded" | "Failed"),
             ips: parsed(&ips, "status.podIPs", &mut warnings, |t| t.parse().ok()),
+            announced: announced.map_or(Vec::new(), |text| {
+                let ips: Vec<String> = text
+                    .split(',')
+                    .take(MOST_ADDRESSES)
+                    .map(Into::into)
+                    .collect();
+                parsed(&ips, ADDRESSES_ANNOTATION, &mut warnings, |t| {
+                    t.parse().ok()
+                })
+            }),
             ports,
         },
         warnings,

@@ -31,7 +31,7 @@ pub struct Snapshot {
     pub adopted: BTreeMap<ObjectName, Arc<Pod>>,
     /// Names of the slices of a Service.
     slices_of: BTreeMap<ObjectName, BTreeSet<ObjectName>>,
-    /// Pods whose status claims an address.
+    /// Pods that claim an address.
     claims: HashMap<IpAddr, Vec<Arc<Pod>>>,
     endpoints_at: HashMap<IpAddr, BTreeSet<EndpointKey>>,
 }
@@ -207,20 +207,20 @@ impl Snapshot {
         }
         dirty.policy = true;
         for old in before.iter().filter(|p| p.claims_addresses()) {
-            for ip in &old.ips {
-                dirty.addresses.insert(*ip);
-                if let Some(claims) = self.claims.get_mut(ip) {
+            for ip in old.addresses() {
+                dirty.addresses.insert(ip);
+                if let Some(claims) = self.claims.get_mut(&ip) {
                     claims.retain(|p| p.name != name);
                     if claims.is_empty() {
-                        self.claims.remove(ip);
+                        self.claims.remove(&ip);
                     }
                 }
             }
         }
         for new in pod.iter().filter(|p| p.claims_addresses()) {
-            for ip in &new.ips {
-                dirty.addresses.insert(*ip);
-                self.claims.entry(*ip).or_default().push(new.clone());
+            for ip in new.addresses() {
+                dirty.addresses.insert(ip);
+                self.claims.entry(ip).or_default().push(new.clone());
             }
         }
         self.touch_endpoints_of(&name, dirty);
@@ -278,10 +278,10 @@ impl Snapshot {
         if let Some(key) = self.endpoints_at.get(&ip).and_then(BTreeSet::last) {
             return self.pod_of(self.endpoints.get(key)?);
         }
-        // Two pods that claim one address: one status is stale. By uid, so that the order of
+        // Two pods that claim one address as well: one status is stale. By uid, so that the order of
         // events has no say.
         let claims = self.claims.get(&ip)?.iter();
-        claims.max_by(|a, b| (&a.uid, &b.name).cmp(&(&b.uid, &a.name)))
+        claims.max_by(|a, b| (a.claim(ip), &a.uid, &b.name).cmp(&(b.claim(ip), &b.uid, &a.name)))
     }
 
     pub fn slices_of<'a>(

@@ -241,13 +241,25 @@ pub fn prepare_update(kind: &Kind, new: &mut Value, old: &Value) -> Result<Updat
     Ok(outcome(kind, new))
 }
 
-/// Makes `new` ready for a write of the status subresource: only its status counts.
+/// Makes `new` ready for a write of the status subresource: only its status counts, and of pods and nodes,
+/// whose kubelets and networks note things there, the metadata.
 pub fn prepare_status_update(kind: &Kind, new: &mut Value, old: &Value) -> Result<UpdateOutcome> {
     check_version(kind, new, old)?;
+    let noted = kind.is("", "Pod") || kind.is("", "Node");
+    if noted {
+        keep_system_fields(kind, new, old)?;
+        if let Some(metadata) = json::child(new, "metadata").filter(|_| kind.is("", "Pod")) {
+            let owners = at(old, "metadata.ownerReferences").cloned();
+            put(metadata, "ownerReferences", owners);
+        }
+    }
     let status = new.get("status").cloned();
     let mut merged = old.clone();
     put(&mut merged, "status", status);
-    take_managed(&mut merged, new);
+    match noted {
+        true => put(&mut merged, "metadata", new.get("metadata").cloned()),
+        false => take_managed(&mut merged, new),
+    }
     if kind.is("", "Pod") {
         // Set at creation, and never changed.
         if let Some(status) = json::child(&mut merged, "status") {
@@ -260,6 +272,9 @@ pub fn prepare_status_update(kind: &Kind, new: &mut Value, old: &Value) -> Resul
     *new = merged;
     canonical_order(new);
     let mut errors = Errors::default();
+    if noted {
+        metadata::validate_update(kind, new, old, &mut errors);
+    }
     if kind.as_custom().is_some() || kind.id() == DEFINITION {
         kind.validate_update(new, old, &mut errors);
     }

@@ -369,29 +369,8 @@ impl Cluster {
         labels: Value,
         runtime: Value,
     ) -> anyhow::Result<Pod> {
-        let node_name = &self.nodes[node].name;
-        self.post(
-            "/api/v1/namespaces/default/pods",
-            json!({
-                "apiVersion": "v1", "kind": "Pod",
-                "metadata": {"name": name, "labels": labels},
-                "spec": {"nodeName": node_name, "containers": [{"name": "c", "image": "i",
-                    "ports": [{"containerPort": 80, "name": "web"}]}]},
-            }),
-        )?;
-        let netns = self.run.netns(name)?;
-        let result = self.plugin(node, "ADD", name, &netns, runtime)?;
-        let ip = |i: usize| -> anyhow::Result<IpAddr> {
-            let text = result["ips"][i]["address"].as_str().unwrap_or_default();
-            Ok(text.split('/').next().unwrap_or_default().parse()?)
-        };
-        let pod = Pod {
-            name: name.to_owned(),
-            netns,
-            ips: [ip(0)?, ip(1)?],
-            node,
-            servers: Mutex::new(Vec::new()),
-        };
+        self.pod_object(node, name, labels)?;
+        let pod = self.sandbox(node, name, runtime)?;
         self.patch(
             &format!("/api/v1/namespaces/default/pods/{name}/status"),
             &json!({"status": {
@@ -405,6 +384,37 @@ impl Cluster {
         let server = self.serve(&pod.netns, name)?;
         lock(&pod.servers).push(server);
         Ok(pod)
+    }
+
+    /// The Pod alone.
+    pub fn pod_object(&self, node: usize, name: &str, labels: Value) -> anyhow::Result<Value> {
+        let node_name = &self.nodes[node].name;
+        self.post(
+            "/api/v1/namespaces/default/pods",
+            json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": name, "labels": labels},
+                "spec": {"nodeName": node_name, "containers": [{"name": "c", "image": "i",
+                    "ports": [{"containerPort": 80, "name": "web"}]}]},
+            }),
+        )
+    }
+
+    /// What the runtime does for a pod: the kubelet has said nothing of it yet.
+    pub fn sandbox(&self, node: usize, name: &str, runtime: Value) -> anyhow::Result<Pod> {
+        let netns = self.run.netns(name)?;
+        let result = self.plugin(node, "ADD", name, &netns, runtime)?;
+        let ip = |i: usize| -> anyhow::Result<IpAddr> {
+            let text = result["ips"][i]["address"].as_str().unwrap_or_default();
+            Ok(text.split('/').next().unwrap_or_default().parse()?)
+        };
+        Ok(Pod {
+            name: name.to_owned(),
+            netns,
+            ips: [ip(0)?, ip(1)?],
+            node,
+            servers: Mutex::new(Vec::new()),
+        })
     }
 
     /// Echo servers: TCP and HTTP on 80 and 8080, UDP on 53.

@@ -1,5 +1,10 @@
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
+use anyhow::ensure;
+use rhumb_harness::wait::wait_for;
 use serde_json::{Value, json};
 
 use super::cluster::{Cluster, outside_ips};
@@ -171,4 +176,45 @@ fn a_new_pod_is_under_policy_from_its_first_packet() -> anyhow::Result<()> {
         cluster.remove(pod)?;
     }
     Ok(())
+}
+
+/// A pod is known to other nodes before its kubelet has said anything.
+#[test]
+fn a_new_pod_is_known_before_its_status() -> anyhow::Result<()> {
+    let cluster = Cluster::new(2)?;
+    let server = cluster.pod(1, "server", json!({"app": "server"}))?;
+    let stranger = cluster.pod(0, "stranger", json!({"app": "stranger"}))?;
+    let spec = json!({"podSelector": {"matchLabels": {"app": "server"}}, "policyTypes": ["Ingress"],
+        "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}]}]});
+    policy(&cluster, "clients", spec)?;
+    let to = SocketAddr::new(server.ips[0], 80);
+    cluster.is_cut("the policy", &stranger.netns, "tcp", to)?;
+    for i in 0..5 {
+        let name = format!("client{i}");
+        cluster.pod_object(0, &name, json!({"app": "client"}))?;
+        let client = cluster.sandbox(0, &name, json!({}))?;
+        let began = Instant::now();
+        for ip in server.ips {
+            let to = SocketAddr::new(ip, 80).to_string();
+            wait_for("the new pod to be let in", Duration::from_secs(10), || {
+                // Shorter than it takes TCP to try again.
+                let words = ["connect", "tcp", &to, "--timeout", "20"];
+                let tried = cluster.netprobe(&client.netns, &words)?.output()?;
+                let line: Value = serde_json::from_slice(&tried.stdout)?;
+                Ok((line["ok"] == true).then_some(()))
+            })?;
+        }
+        println!("let in elsewhere {:?} after ADD", began.elapsed());
+        let object = cluster.get(&format!("/api/v1/namespaces/default/pods/{name}"))?;
+        ensure!(object["status"].get("podIP").is_none(), "{object}");
+    }
+    // What somebody writes on a pod takes no address that a status has.
+    let thief = json!({"metadata": {"labels": {"app": "client"},
+        "annotations": {"rhumb.io/addresses": stranger.ips[0].to_string()}}});
+    cluster.pod_object(0, "thief", json!({"app": "client"}))?;
+    cluster.patch("/api/v1/namespaces/default/pods/thief", &thief)?;
+    // One more change, so that the thief's is known.
+    let late = cluster.pod(0, "late", json!({"app": "client"}))?;
+    cluster.reaches("a later pod", &late.netns, "tcp", to)?;
+    cluster.is_cut("still", &stranger.netns, "tcp", to)
 }

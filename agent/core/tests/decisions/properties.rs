@@ -135,10 +135,10 @@ fn pod_change() -> impl Strategy<Value = Change> {
         })
     };
     let pod = (labels(), any::<bool>(), named("http"), named("alt"));
-    let pod = (pod, proptest::bool::weighted(0.1));
+    let pod = (pod, proptest::bool::weighted(0.1), 0..4u8);
     (0..PODS, option::weighted(0.85, pod)).prop_map(|(i, pod)| {
         let name = pod_name(i);
-        let pod = pod.map(|((labels, terminated, http, alt), stale)| Pod {
+        let pod = pod.map(|((labels, terminated, http, alt), stale, announced)| Pod {
             name: name.clone(),
             uid: format!("u{i}"),
             node: if i < LOCAL { NODE } else { "n2" }.to_owned(),
@@ -148,6 +148,12 @@ fn pod_change() -> impl Strategy<Value = Change> {
             terminated: terminated && i == PODS - 1,
             // A status that names the address of another pod.
             ips: pod_ips(if stale { (i + 1) % PODS } else { i }),
+            announced: match announced {
+                0 | 1 => Vec::new(),
+                2 => pod_ips(i),
+                // What somebody else wrote, or of an earlier sandbox.
+                _ => pod_ips((i + 2) % PODS),
+            },
             ports: [http, alt].into_iter().flatten().collect(),
         });
         Change::Pod(name, pod)
@@ -165,6 +171,7 @@ fn adoption() -> impl Strategy<Value = Change> {
             host_network: false,
             terminated: false,
             ips: Vec::new(),
+            announced: Vec::new(),
             ports: Vec::new(),
         })
     })
@@ -345,9 +352,18 @@ fn oracle(
         s.pods
             .values()
             .map(|p| &**p)
-            .filter(|p| !p.terminated && p.ips.contains(&ip))
-            // One of two statuses is stale: an order that does not depend on that of the events.
-            .max_by_key(|p| &p.uid)
+            .filter(|p| !p.terminated)
+            .filter(|p| p.ips.contains(&ip) || p.announced.contains(&ip))
+            // One of two claims is stale: an order that does not depend on that of the events.
+            .max_by_key(|p| {
+                let (status, announced) = (p.ips.contains(&ip), p.announced.contains(&ip));
+                let rank = match status {
+                    true if announced || p.announced.is_empty() => 3,
+                    false => 2,
+                    true => 1,
+                };
+                (rank, &p.uid)
+            })
     };
     let peer_pod = holder(peer);
     let mut isolated = false;

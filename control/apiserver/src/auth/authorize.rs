@@ -149,7 +149,7 @@ fn agent_writes(user: &User, attributes: &Attributes<'_>, lookup: &dyn Lookup) -
     }
     match (attributes.resource, attributes.subresource) {
         ("nodes", "" | "status") => attributes.name == node,
-        ("pods", "") => {
+        ("pods", "" | "status") => {
             lookup
                 .node_of(attributes.namespace, attributes.name)
                 .as_deref()

@@ -232,11 +232,35 @@ async fn kubelets_and_agents_keep_to_their_node() {
         .patch(&format!("{pods}/p"), "merge", &note)
         .await
         .ok(200);
+    // By the status too, as on a cluster that lets it write nothing else of a pod.
+    let more = json!({"metadata": {"annotations": {"rhumb.io/z": "y"}}});
+    let noted = agent
+        .patch(&format!("{pods}/p/status"), "merge", &more)
+        .await
+        .ok(200);
+    assert_eq!(
+        noted["metadata"]["annotations"],
+        json!({"rhumb.io/x": "y", "rhumb.io/z": "y"})
+    );
     let label = json!({"metadata": {"labels": {"x": "y"}}});
-    agent
-        .patch(&format!("{pods}/p"), "merge", &label)
+    let phase = json!({"status": {"phase": "Failed"}});
+    for (path, change) in [("", &label), ("/status", &label), ("/status", &phase)] {
+        agent
+            .patch(&format!("{pods}/p{path}"), "merge", change)
+            .await
+            .refused(403, "Forbidden");
+    }
+    // A kubelet may not label by it, and nobody gives a pod another owner.
+    kubelet
+        .patch(&format!("{pods}/p/status"), "merge", &label)
         .await
         .refused(403, "Forbidden");
+    let owner = json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "o", "uid": "u"}]}});
+    let kept = admin
+        .patch(&format!("{pods}/p/status"), "merge", &owner)
+        .await
+        .ok(200);
+    assert_eq!(kept["metadata"].get("ownerReferences"), None);
     // What the kubelet may not give its node, the agent may not either.
     let own = json!({"metadata": {"labels": {"node-restriction.kubernetes.io/x": "y"}}});
     for client in [&kubelet, &agent] {
