@@ -266,6 +266,7 @@ pub async fn update(request: &Request, new: &Value, old: &Value) -> Result<()> {
                 // Whoever changes an annotation owns it then.
                 json::remove(metadata, "managedFields");
             }
+            drop_nulls(&mut value);
             value
         };
         if without(new) != without(old) {
@@ -280,6 +281,18 @@ pub async fn update(request: &Request, new: &Value, old: &Value) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A null says nothing: decoding drops it.
+fn drop_nulls(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            fields.retain(|_, value| !value.is_null());
+            fields.values_mut().for_each(drop_nulls);
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
 }
 
 pub async fn delete(request: &Request, name: &str) -> Result<()> {
