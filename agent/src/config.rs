@@ -21,7 +21,7 @@ pub enum Command {
     /// Run the agent. The datapath stays in place when it ends.
     // The last of an option given twice counts, as deployments append to a base's arguments.
     #[command(args_override_self = true)]
-    Run(Config),
+    Run(Box<Config>),
     /// Take away everything of ours on this node: programs, maps, routes, plugin and conflist.
     Uninstall(Dirs),
     /// Print version and ABI.

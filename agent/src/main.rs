@@ -30,7 +30,7 @@ fn start() -> anyhow::Result<()> {
     match cli.command {
         Command::Run(config) => {
             let set_log = logging(&config)?;
-            runtime.block_on(run::run(config, set_log))
+            runtime.block_on(run::run(*config, set_log))
         }
         Command::Uninstall(dirs) => runtime.block_on(run::uninstall(&dirs)),
         Command::Version => {

@@ -97,8 +97,8 @@ fn host_ports_from_outside() -> Result<()> {
         expect(&lab.at_pod(&asked)?, REDIRECT, &delivered(&sent, B[i]));
     }
     // Policy knows the client.
-    for i in 0..2 {
-        lab.sets(B[i], 1, 0);
+    for pod in B {
+        lab.sets(pod, 1, 0);
     }
     for i in 0..2 {
         let asked = Frame::new(OUTSIDE[i], NODE[i], tcp(4003, 8080, SYN));
