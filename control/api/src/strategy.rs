@@ -855,21 +855,38 @@ mod tests {
     }
 
     #[test]
-    fn status_updates_touch_status_only() {
+    fn status_updates_touch_status_and_notes_only() {
         let kind = find("", "v1", "pods").unwrap();
         let old = create("", "pods", pod()).unwrap();
         let mut new = old.clone();
         new["status"] = json!({"phase": "Running", "qosClass": "Guaranteed"});
         new["spec"]["containers"] = json!([]);
         new["metadata"]["labels"] = json!({"a": "b"});
+        new["metadata"]["generation"] = json!(9);
+        new["metadata"]["ownerReferences"] =
+            json!([{"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u"}]);
         prepare_status_update(kind, &mut new, &old).unwrap();
         assert_eq!(
             new["status"],
             json!({"phase": "Running", "qosClass": "BestEffort"})
         );
+        assert_eq!(new["spec"], old["spec"]);
+        let mut noted = old["metadata"].clone();
+        noted["labels"] = json!({"a": "b"});
+        assert_eq!(new["metadata"], noted);
+
+        // Of other kinds, nothing.
+        let kind = find("apps", "v1", "deployments").unwrap();
+        let old = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "d", "namespace": "ns", "uid": "u1"},
+            "spec": {"selector": {"matchLabels": {"a": "b"}}}, "status": {}});
+        let mut new = old.clone();
+        new["metadata"]["labels"] = json!({"a": "b"});
+        new["status"] = json!({"replicas": 1});
+        prepare_status_update(kind, &mut new, &old).unwrap();
         assert_eq!(
-            (&new["spec"], &new["metadata"]),
-            (&old["spec"], &old["metadata"])
+            (&new["metadata"], &new["status"]["replicas"]),
+            (&old["metadata"], &json!(1))
         );
     }
 

@@ -82,10 +82,12 @@ fn a_killed_daemon_comes_back_and_a_stopped_one_waits() {
 #[test]
 fn a_daemon_waits_for_what_it_needs() {
     let supervisor = Supervisor::start(|dir| {
+        let needed = dir.join("needed");
+        let needed = needed.display();
         vec![
             Daemon {
                 needs: vec![dir.join("needed")],
-                ..shell("late", "test -e needed && exec sleep 1000")
+                ..shell("late", &format!("test -e {needed} && exec sleep 1000"))
             },
             shell("early", "exec sleep 1000"),
         ]

@@ -200,6 +200,7 @@ fn agents_read_the_network_and_write_their_node() {
         "list networkpolicies.networking.k8s.io /",
         "patch nodes n1",
         "patch pods a/mine",
+        "patch pods/status a/mine",
         "create events a/",
     ];
     let no = [
@@ -209,7 +210,8 @@ fn agents_read_the_network_and_write_their_node() {
         "patch pods a/other",
         "update pods a/mine",
         "delete pods a/mine",
-        "patch pods/status a/mine",
+        "patch pods/status a/other",
+        "update pods/status a/mine",
     ];
     let agent = User::named("system:rhumb-agent:n1", vec![AGENTS.into()]);
     check(agent, &yes, &no);
