@@ -4,13 +4,16 @@
 use std::{collections::HashSet, io, sync::Arc, thread, time::Duration};
 
 use rhumb_cni::{
-    attachments::{Attachments, AttachmentsError, Repair},
+    attachments::Repair,
     kernel::losses::{Losses, Lost},
 };
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use crate::metrics::Metrics;
+use crate::{
+    keeper::{KeepError, Keeper},
+    metrics::Metrics,
+};
 
 /// All is looked at this often even if nobody told of a loss.
 const INTERVAL: Duration = Duration::from_secs(30);
@@ -19,17 +22,13 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// Watches on a thread of its own for as long as the process lives. `uplink` is told of losses that
 /// are not pods'.
-pub fn start(
-    attachments: Attachments,
-    metrics: Arc<Metrics>,
-    uplink: Arc<Notify>,
-) -> io::Result<()> {
+pub fn start(keeper: Keeper, uplink: Arc<Notify>) -> io::Result<()> {
     let losses = Losses::watch()?;
     thread::Builder::new()
         .name("guard".into())
         .spawn(move || {
             loop {
-                if let Err(error) = watch(&losses, &attachments, &metrics, &uplink) {
+                if let Err(error) = watch(&losses, &keeper, &uplink) {
                     warn!(%error, "lost programs can't be watched for; trying again");
                     thread::sleep(RETRY);
                 }
@@ -38,12 +37,7 @@ pub fn start(
         .map(drop)
 }
 
-fn watch(
-    losses: &Losses,
-    attachments: &Attachments,
-    metrics: &Metrics,
-    uplink: &Notify,
-) -> io::Result<()> {
+fn watch(losses: &Losses, keeper: &Keeper, uplink: &Notify) -> io::Result<()> {
     loop {
         let lost = losses.next(INTERVAL)?;
         let concerns_pods = match &lost {
@@ -53,7 +47,7 @@ fn watch(
             Lost::On(indexes) => {
                 let lost: HashSet<u32> = indexes.iter().copied().collect();
                 // A pod that goes takes its own with it.
-                let (_, pods) = attachments.list().map_err(io::Error::other)?;
+                let (_, pods) = keeper.attachments.list().map_err(io::Error::other)?;
                 let pods: HashSet<u32> = pods.iter().map(|a| a.ifindex).collect();
                 if !lost.is_subset(&pods) {
                     uplink.notify_one();
@@ -62,12 +56,12 @@ fn watch(
             }
         };
         if concerns_pods {
-            report(attachments.repair(), metrics);
+            report(keeper.repair(), &keeper.metrics);
         }
     }
 }
 
-fn report(repaired: Result<Repair, AttachmentsError>, metrics: &Metrics) {
+fn report(repaired: Result<Repair, KeepError>, metrics: &Metrics) {
     match repaired {
         Ok(repair) => {
             let back = repair.reattached.len() + repair.replaced;

@@ -89,12 +89,15 @@ pub fn node_json(dirs: &Dirs, config: &NodeConfig) -> Result<bool, Error> {
     Ok(true)
 }
 
+/// The network's name in the conflist.
+pub const NETWORK: &str = "rhumb";
+
 /// The last step: from here on the runtime calls the plugin.
 pub fn conflist(dirs: &Dirs) -> Result<bool, Error> {
     let content = json!({
         "cniVersion": "1.0.0",
         "cniVersions": ["0.4.0", "1.0.0", "1.1.0"],
-        "name": "rhumb",
+        "name": NETWORK,
         "plugins": [{
             "type": PLUGIN,
             "capabilities": {"ips": true, "mac": true, "portMappings": true},

@@ -1,21 +1,26 @@
 //! The plugin's journal as a source: this node's endpoints.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{thread, time::Duration};
 
 use rhumb_cni::{
     attachment::{Attachment, Phase, PortMapping},
-    ipam::store::Store,
+    ipam::store::StoreError,
 };
 use rhumb_core::{
     Source,
     model::{HostPort, LocalEndpoint, ObjectName},
 };
-use tracing::warn;
+use tracing::{error, warn};
 
-use crate::engine::{Command, Handle};
+use crate::{
+    engine::{Command, Handle},
+    keeper::Keeper,
+};
 
 /// Without a change it is read this often nevertheless: the watch on the file may have failed.
 const IDLE: Duration = Duration::from_secs(10);
+/// How long to wait before a lost journal is tried to be made anew again.
+const RETRY: Duration = Duration::from_secs(2);
 
 pub fn endpoint(a: &Attachment) -> Option<LocalEndpoint> {
     // What the runtime attached without Kubernetes' names is no pod: the plugin opens it.
@@ -44,22 +49,48 @@ pub fn host_ports(ports: &[PortMapping]) -> Vec<HostPort> {
     ports.iter().map(port).collect()
 }
 
-/// Follows the journal on a thread of its own for as long as the process lives.
-pub fn start(store: Arc<Store>, engine: Handle) -> std::io::Result<()> {
+/// Follows the journal on a thread of its own for as long as the process lives. `trusted`: whether it knows
+/// the pods that run; nothing is told of it until it does.
+pub fn start(keeper: Keeper, engine: Handle, trusted: bool) -> std::io::Result<()> {
     thread::Builder::new()
         .name("journal".into())
-        .spawn(move || follow(&store, &engine))
+        .spawn(move || follow(&keeper, &engine, trusted))
         .map(drop)
 }
 
-fn follow(store: &Store, engine: &Handle) {
+fn follow(keeper: &Keeper, engine: &Handle, mut trusted: bool) {
+    let store = keeper.attachments.store();
     let watch = store.watch();
     if let Err(error) = &watch {
         warn!(%error, "the journal can't be watched; reading it now and then");
     }
     let mut seen = None;
+    let mut last_problem = String::new();
     loop {
+        if !trusted {
+            match keeper.repair() {
+                Err(error) if error.is_loss() => {
+                    let problem = error.to_string();
+                    if problem != last_problem {
+                        error!(
+                            problem,
+                            "the plugin's journal can't be made anew; trying again"
+                        );
+                        last_problem = problem;
+                    }
+                    thread::sleep(RETRY);
+                    continue;
+                }
+                Err(error) => warn!(%error, "pods are not all in step with the plugin's journal"),
+                Ok(_) => {}
+            }
+            last_problem.clear();
+            seen = None;
+        }
+        trusted = true;
         match store.snapshot() {
+            // Another file, which may know less.
+            Ok(state) if seen.is_some_and(|seen| state.revision < seen) => trusted = false,
             Ok(state) => {
                 if seen != Some(state.revision) {
                     engine.send(Command::Journal {
@@ -70,7 +101,11 @@ fn follow(store: &Store, engine: &Handle) {
                     seen = Some(state.revision);
                 }
             }
+            Err(StoreError::Damaged { .. }) => trusted = false,
             Err(error) => warn!(%error, "the plugin's journal can't be read; trying again"),
+        }
+        if !trusted {
+            continue;
         }
         let waited = match &watch {
             Ok(watch) => watch.changed(IDLE).map(drop),

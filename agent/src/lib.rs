@@ -17,6 +17,7 @@ pub mod grpc;
 pub mod guard;
 pub mod install;
 pub mod journal;
+pub mod keeper;
 pub mod metrics;
 pub mod observe;
 pub mod run;

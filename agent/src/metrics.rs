@@ -45,6 +45,7 @@ pub struct Metrics {
     pub start_seconds: Gauge<f64, AtomicU64>,
     pub programs_restored: Counter,
     pub leaked_attachments: Counter,
+    pub journals_recovered: Counter,
 }
 
 fn seconds() -> Histogram {
@@ -71,6 +72,7 @@ impl Default for Metrics {
             start_seconds: Gauge::default(),
             programs_restored: Counter::default(),
             leaked_attachments: Counter::default(),
+            journals_recovered: Counter::default(),
         }
     }
 }
@@ -162,6 +164,11 @@ impl Metrics {
             "leaked_attachments",
             "Attachments that the runtime had forgotten, and that were taken down",
             self.leaked_attachments.clone(),
+        );
+        r.register(
+            "journals_recovered",
+            "Times that the plugin's journal was damaged or lost, and made anew",
+            self.journals_recovered.clone(),
         );
     }
 }

@@ -14,10 +14,7 @@ use kube::{
     Client,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use rhumb_cni::{
-    attachments::{Attachments, Repair},
-    node::Paths,
-};
+use rhumb_cni::{attachments::Attachments, node::Paths};
 use rhumb_core::{
     Source,
     planner::Planner,
@@ -42,6 +39,7 @@ use crate::{
     drops,
     engine::{Command, Engine, Handle, RoutePlan, Shared, Started},
     grpc, guard, install, journal,
+    keeper::Keeper,
     metrics::Metrics,
     observe::{Observer, SetLog},
     runtime::{self, Reconciler},
@@ -106,8 +104,20 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     let mut dataplane = Dataplane::open(&bpf::Options {
         bpf_dir: dirs.bpf_dir.clone(),
     })?;
+    let metrics = Arc::new(Metrics::default());
+    let cri = runtime::socket(config.cri_endpoint.as_deref());
+    let keeper = Keeper {
+        attachments: attachments.clone(),
+        socket: cri.clone(),
+        tokio: tokio::runtime::Handle::current(),
+        metrics: metrics.clone(),
+    };
     // Pods that the plugin attaches meanwhile have got the new programs already.
-    repair(&attachments);
+    let trusted = tokio::task::spawn_blocking({
+        let keeper = keeper.clone();
+        move || keeper.start()
+    })
+    .await?;
     let cgroup = dataplane.attach_cgroup(config.cgroup_root.as_deref())?;
     info!(
         ms = start.elapsed().as_millis() as u64,
@@ -118,7 +128,6 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     install::plugin(dirs)?;
 
     let client = client(&config).await?;
-    let metrics = Arc::new(Metrics::default());
     let (settings_tx, settings_rx) = watch::channel(NodeSettings::default());
     let ids_file = dirs.state_dir.join("policy-ids.json");
     let writer = Writer::new(Maps::open(&dirs.bpf_dir)?, ids_file.clone(), settings_rx);
@@ -142,12 +151,12 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         .context("starting the engine's thread")?;
 
     watches::start(&client, &handle, &metrics);
-    journal::start(Arc::new(attachments.store().clone()), handle.clone())
+    journal::start(keeper.clone(), handle.clone(), trusted)
         .context("starting the journal's thread")?;
     let uplink_lost = Arc::new(Notify::new());
-    guard::start(attachments.clone(), metrics.clone(), uplink_lost.clone())
+    guard::start(keeper, uplink_lost.clone())
         .context("starting the thread that watches for lost programs")?;
-    match runtime::socket(config.cri_endpoint.as_deref()) {
+    match cri {
         Some(socket) => {
             let reconciler = Reconciler {
                 socket,
@@ -222,23 +231,6 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     }
     info!("ending; the datapath stays in place");
     Ok(())
-}
-
-/// Gives the pods this load's programs, and what they lack of entries: all of them where the bpf file
-/// system was mounted anew.
-fn repair(attachments: &Attachments) {
-    match attachments.repair() {
-        Ok(repair) => {
-            if repair != Repair::default() {
-                info!(?repair, "pods put in step with the plugin's journal");
-            }
-        }
-        // The pods that stand in the way keep what they have; the others are not to wait for it.
-        Err(error) => warn!(
-            error = format!("{:#}", anyhow::Error::from(error)),
-            "pods are not all in step with the plugin's journal"
-        ),
-    }
 }
 
 /// Follows the node's interfaces and its Node object: uplink, settings, node.json, conflist.

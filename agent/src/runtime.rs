@@ -6,7 +6,7 @@
 //! meanwhile keeps it.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -15,12 +15,18 @@ use std::{
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use k8s_cri::v1::{ListPodSandboxRequest, runtime_service_client::RuntimeServiceClient};
+use k8s_cri::v1::{
+    ListPodSandboxRequest, PodSandbox, PodSandboxStatusRequest,
+    runtime_service_client::RuntimeServiceClient,
+};
 use rhumb_cni::{
-    attachment::{Attachment, Key},
+    attachment::{Attachment, Key, PortMapping},
     attachments::{Attachments, Deletion},
     kernel::netlink::Netlink,
+    rebuild::Sandbox,
+    spec::runtime::Requested,
 };
+use serde_json::{Map, Value, json};
 use tokio::{net::UnixStream, time::sleep};
 use tonic::transport::{Channel, Endpoint};
 use tracing::{info, warn};
@@ -89,15 +95,8 @@ impl Reconciler {
     ) -> Result<HashSet<(Key, u64)>, String> {
         // Before the runtime is asked: what comes later is not judged.
         let (_, attachments) = self.attachments.list().map_err(|e| e.to_string())?;
-        let request = ListPodSandboxRequest::default();
-        let mut runtime = runtime.clone();
-        let asked = runtime.list_pod_sandbox(request);
-        let sandboxes = tokio::time::timeout(ANSWER, asked)
-            .await
-            .map_err(|_| "no answer".to_owned())?
-            .map_err(|status| status.to_string())?
-            .into_inner();
-        let known: BTreeSet<String> = sandboxes.items.into_iter().map(|s| s.id).collect();
+        let sandboxes = sandboxes(runtime.clone()).await?;
+        let known: BTreeSet<String> = sandboxes.into_iter().map(|s| s.id).collect();
         let mut missing = HashSet::new();
         for a in attachments {
             // What was attached without Kubernetes' names is not of this runtime's pods.
@@ -144,6 +143,72 @@ impl Reconciler {
         }
         Ok(())
     }
+}
+
+async fn sandboxes(mut runtime: RuntimeServiceClient<Channel>) -> Result<Vec<PodSandbox>, String> {
+    let asked = runtime.list_pod_sandbox(ListPodSandboxRequest::default());
+    let answer = tokio::time::timeout(ANSWER, asked)
+        .await
+        .map_err(|_| "no answer".to_owned())?
+        .map_err(|status| status.to_string())?;
+    Ok(answer.into_inner().items)
+}
+
+/// Whose the attachments are, by their sandboxes' ids. One that the runtime doesn't know is left out.
+pub async fn describe(socket: &Path, keys: &[Key]) -> Result<HashMap<String, Sandbox>, String> {
+    let mut runtime = connect(socket);
+    let mut found = HashMap::new();
+    for sandbox in sandboxes(runtime.clone()).await? {
+        if !keys.iter().any(|key| key.container_id == sandbox.id) {
+            continue;
+        }
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: sandbox.id.clone(),
+            verbose: true,
+        };
+        let asked = tokio::time::timeout(ANSWER, runtime.pod_sandbox_status(request)).await;
+        let info = match asked {
+            Ok(Ok(status)) => status.into_inner().info,
+            // It has gone meanwhile, or there are its names alone.
+            Ok(Err(_)) | Err(_) => HashMap::new(),
+        };
+        let of = sandbox.metadata.unwrap_or_default();
+        let info = info.get("info").and_then(|i| serde_json::from_str(i).ok());
+        let (netns, ports) = details(&info.unwrap_or_default());
+        let described = Sandbox {
+            namespace: of.namespace,
+            name: of.name,
+            uid: of.uid,
+            netns,
+            ports,
+        };
+        found.insert(sandbox.id, described);
+    }
+    Ok(found)
+}
+
+/// The network namespace and the ports in containerd's verbose status of a sandbox: the OCI specification and the
+/// sandbox's CRI configuration, where a protocol is the CRI's number and TCP is left out.
+fn details(info: &Value) -> (PathBuf, Vec<PortMapping>) {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let namespaces = list(&info["runtimeSpec"]["linux"]["namespaces"]);
+    let network = namespaces.iter().find(|n| n["type"] == "network");
+    let netns = network.and_then(|n| n["path"].as_str()).unwrap_or_default();
+    let mappings = list(&info["config"]["port_mappings"]).into_iter().map(|p| {
+        let protocol = match p["protocol"].as_u64() {
+            None | Some(0) => "tcp",
+            Some(1) => "udp",
+            Some(_) => "sctp",
+        };
+        json!({
+            "hostPort": p["host_port"], "containerPort": p["container_port"],
+            "hostIP": p["host_ip"], "protocol": protocol,
+        })
+    });
+    // As the runtime has asked the plugin for them.
+    let asked = Map::from_iter([("portMappings".to_owned(), mappings.collect())]);
+    let ports = Requested::parse(&asked).map_or(vec![], |requested| requested.ports);
+    (netns.into(), ports)
 }
 
 fn link_is_gone(a: &Attachment) -> io::Result<bool> {

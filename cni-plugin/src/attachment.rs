@@ -37,9 +37,21 @@ impl Key {
         format!("rh{:012x}", self.hash64() & 0xffff_ffff_ffff)
     }
 
+    /// Whether a link of this name may be a host-side veth.
+    pub fn may_name(link: &str) -> bool {
+        let digits = link.strip_prefix("rh").unwrap_or_default().as_bytes();
+        digits.len() == 12 && digits.iter().all(u8::is_ascii_hexdigit)
+    }
+
     /// Alias of the host-side veth, by which people and other processes know whose it is.
     pub fn alias(&self) -> String {
         format!("rhumb:{}:{}", self.container_id, self.ifname)
+    }
+
+    /// From [`Key::alias`].
+    pub fn of_alias(alias: &str) -> Option<Key> {
+        let (container_id, ifname) = alias.strip_prefix("rhumb:")?.rsplit_once(':')?;
+        Some(Key::new(container_id, ifname))
     }
 }
 
@@ -69,6 +81,12 @@ impl Mac {
     pub fn to_u64(self) -> u64 {
         let m = self.0;
         u64::from_ne_bytes([m[0], m[1], m[2], m[3], m[4], m[5], 0, 0])
+    }
+
+    /// From [`Mac::to_u64`].
+    pub fn of_u64(mac: u64) -> Mac {
+        let [a, b, c, d, e, f, ..] = mac.to_ne_bytes();
+        Mac([a, b, c, d, e, f])
     }
 }
 
@@ -185,6 +203,10 @@ mod tests {
     fn host_names_fit_and_differ() {
         let a = Key::new("c1", "eth0").host_ifname();
         let b = Key::new("c1e", "th0").host_ifname();
+        let key = Key::new("c1", "eth0");
+        assert_eq!(Key::of_alias(&key.alias()), Some(key));
+        assert_eq!(Key::of_alias("somebody's"), None);
+        assert!(Key::may_name(&a) && !Key::may_name("rhumb0") && !Key::may_name("eth0"));
         assert_eq!(a.len(), 14);
         assert_ne!(a, b);
     }
@@ -193,6 +215,7 @@ mod tests {
     fn macs_read_back() {
         let m = Mac([2, 0, 0xff, 4, 5, 6]);
         assert_eq!(Mac::try_from(m.to_string()), Ok(m));
+        assert_eq!(Mac::of_u64(m.to_u64()), m);
         for bad in [
             "",
             "02:00",

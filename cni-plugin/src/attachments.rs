@@ -5,7 +5,7 @@
 //! addresses free. Killed anywhere, the mark and the free lock of the attachment let the next one who holds
 //! the journal finish.
 
-use std::io;
+use std::{collections::HashMap, io, path::PathBuf};
 
 use crate::{
     attachment::{Attachment, Key, Phase},
@@ -16,9 +16,10 @@ use crate::{
     kernel::{
         attach::{self, AttachError, Endpoints, Programs, Renewal},
         netlink::Netlink,
-        wire::{self, WireError},
+        wire::{self, PodLink, WireError},
     },
-    node::Paths,
+    node::{NodeConfig, Paths},
+    rebuild::{self, Evidence, Sandbox, Unnamed},
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,30 @@ pub enum AttachmentsError {
     TakeDown { key: Key, errors: String },
     #[error("repairing: {0}")]
     Repair(String),
+    #[error(
+        "the journal has no record of pods that run here ({}): it was lost, or replaced by an older one",
+        shown(.0)
+    )]
+    Unknown(Vec<Key>),
+    #[error("only the container runtime knows whose the attachments {} are", shown(.0))]
+    Unnamed(Vec<Key>),
+}
+
+fn shown(keys: &[Key]) -> String {
+    let keys: Vec<String> = keys.iter().map(Key::to_string).collect();
+    keys.join(", ")
+}
+
+impl AttachmentsError {
+    /// Whether the journal is not to be gone by until [`Attachments::recover`] has mended it.
+    pub fn is_loss(&self) -> bool {
+        matches!(
+            self,
+            AttachmentsError::Store(StoreError::Damaged { .. })
+                | AttachmentsError::Unknown(_)
+                | AttachmentsError::Unnamed(_)
+        )
+    }
 }
 
 /// What a deletion found.
@@ -47,6 +72,15 @@ pub enum Deletion {
     Moved,
     /// A plugin process works on it; nothing was done.
     Busy,
+}
+
+/// What a recovery did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// Attachments that the journal holds now.
+    pub attachments: usize,
+    /// Where the damaged journal is kept.
+    pub kept: Option<PathBuf>,
 }
 
 /// What a repair did.
@@ -125,13 +159,20 @@ impl Attachments {
     /// Makes ENDPOINTS and the programs of pods what the journal and the pins say. For the agent,
     /// after it has made its maps and programs: this is how pods get a new build's programs, and how
     /// they are mended after the loss of the bpf file system. Goes on past failures, and fails with
-    /// all of them.
+    /// all of them. A journal that doesn't know what runs here is nothing to repair by: see
+    /// [`AttachmentsError::is_loss`].
     pub fn repair(&self) -> Result<Repair, AttachmentsError> {
         let mut locked = self.store.lock()?;
         self.sweep(&mut locked, None)?;
         let mut endpoints = Endpoints::open(&self.paths)?;
         let programs = Programs::open(&self.paths)?;
         let mut netlink = Netlink::open().map_err(AttachmentsError::Netlink)?;
+        let links = pod_links(&mut netlink)?;
+        let unknown = rebuild::unknown(locked.state(), &links, &endpoints.all()?);
+        if !unknown.is_empty() {
+            let keys = unknown.into_iter().filter_map(|link| link.key);
+            return Err(AttachmentsError::Unknown(keys.collect()));
+        }
         let mut repair = Repair::default();
         let mut errors = Errors::default();
         for a in locked.state().attachments.values() {
@@ -153,6 +194,52 @@ impl Attachments {
         }
         repair.old_links = attach::remove_old_links(&locked, &self.paths)?;
         Ok(repair)
+    }
+
+    /// Makes a damaged or lost journal anew, from the kernel and what can be read of it. `pods` are the
+    /// runtime's; without them it may fail with [`AttachmentsError::Unnamed`].
+    pub fn recover(
+        &self,
+        network: &str,
+        pods: Option<&HashMap<String, Sandbox>>,
+    ) -> Result<Recovery, AttachmentsError> {
+        let endpoints = Endpoints::open(&self.paths)?;
+        let mut netlink = Netlink::open().map_err(AttachmentsError::Netlink)?;
+        // Without it the attachments' own addresses have to do for CIDRs.
+        let cidrs = NodeConfig::read(&self.paths.node_json()).map_or(vec![], |node| node.pod_cidrs);
+        let unnamed = |Unnamed(keys)| AttachmentsError::Unnamed(keys);
+        let damaged = self.store.lock_damaged()?;
+        let locked = match &damaged {
+            Some(_) => None,
+            None => Some(self.store.lock()?),
+        };
+        // Under the lock: nobody changes any of it.
+        let evidence = Evidence {
+            links: &pod_links(&mut netlink)?,
+            entries: &endpoints.all()?,
+            cidrs: &cidrs,
+            network,
+            pods,
+        };
+        if let Some(damaged) = damaged {
+            let state = rebuild::rebuild(damaged.salvage(), evidence).map_err(unnamed)?;
+            return Ok(Recovery {
+                attachments: state.attachments.len(),
+                kept: Some(damaged.replace(state)?),
+            });
+        }
+        let mut attachments = 0;
+        if let Some(mut locked) = locked {
+            let state = rebuild::complete(locked.state(), evidence).map_err(unnamed)?;
+            attachments = state.attachments.len();
+            if attachments > locked.state().attachments.len() {
+                locked.replace(state)?;
+            }
+        }
+        Ok(Recovery {
+            attachments,
+            kept: None,
+        })
     }
 
     /// Takes an attachment down, or what is left of it. The caller holds its lock and the
@@ -289,6 +376,15 @@ impl Attachments {
             }
         }
     }
+}
+
+fn pod_links(netlink: &mut Netlink) -> Result<Vec<PodLink>, AttachmentsError> {
+    wire::pod_links(netlink).map_err(|source| {
+        AttachmentsError::Wire(WireError {
+            what: "listing the interfaces of pods".into(),
+            source,
+        })
+    })
 }
 
 fn repair_one(

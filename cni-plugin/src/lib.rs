@@ -16,5 +16,6 @@ pub mod attachments;
 pub mod ipam;
 pub mod kernel;
 pub mod node;
+pub mod rebuild;
 pub mod spec;
 pub mod verbs;

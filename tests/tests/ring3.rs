@@ -4,6 +4,7 @@ mod ring3 {
     mod agent;
     mod input;
     mod kill;
+    mod lost;
     mod node;
     mod parallel;
     mod repair;

@@ -129,7 +129,7 @@ impl Snapshot {
     pub fn apply(&mut self, change: Change) -> Dirty {
         let mut dirty = Dirty::default();
         match change {
-            Change::Node(name, node) => dirty.routes = put(&mut self.nodes, name, node),
+            Change::Node(name, node) => self.put_node(name, node, &mut dirty),
             Change::HostAddresses(addresses) => {
                 dirty.routes = self.host_addresses != addresses;
                 dirty.host_ports = dirty.routes && self.has_host_ports();
@@ -194,6 +194,18 @@ impl Snapshot {
             self.revision += 1;
         }
         dirty
+    }
+
+    fn put_node(&mut self, name: String, node: Option<Node>, dirty: &mut Dirty) {
+        let cidrs = |node: Option<&Node>| node.map(|n| n.pod_cidrs.clone()).unwrap_or_default();
+        let before = cidrs(self.nodes.get(&name));
+        let others = cidrs(node.as_ref()) != before;
+        dirty.routes = put(&mut self.nodes, name.clone(), node);
+        if others {
+            let of_node = self.pods.values().filter(|p| p.node == name);
+            dirty.addresses.extend(of_node.flat_map(|p| &p.announced));
+            dirty.policy |= !dirty.addresses.is_empty();
+        }
     }
 
     fn put_pod(&mut self, name: ObjectName, pod: Option<Arc<Pod>>, dirty: &mut Dirty) {
@@ -281,7 +293,14 @@ impl Snapshot {
         // Two pods that claim one address as well: one status is stale. By uid, so that the order of
         // events has no say.
         let claims = self.claims.get(&ip)?.iter();
+        let claims = claims.filter(|p| p.ips.contains(&ip) || self.may_announce(p, ip));
         claims.max_by(|a, b| (a.claim(ip), &a.uid, &b.name).cmp(&(b.claim(ip), &b.uid, &a.name)))
+    }
+
+    /// Whoever may annotate a pod can write an announcement: it counts for addresses of the pod's node alone.
+    fn may_announce(&self, pod: &Pod, ip: IpAddr) -> bool {
+        let node = self.nodes.get(&pod.node);
+        node.is_some_and(|node| node.pod_cidrs.iter().any(|cidr| cidr.contains(ip)))
     }
 
     pub fn slices_of<'a>(

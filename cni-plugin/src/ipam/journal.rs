@@ -22,6 +22,9 @@ pub struct Read {
 pub enum JournalError {
     #[error("damaged at byte {at}, with good records from byte {good_again} on")]
     Middle { at: usize, good_again: usize },
+    /// Nothing good is behind it.
+    #[error("damaged from byte {at} on")]
+    End { at: usize },
     #[error("the record at byte {at} contradicts those before it: {source}")]
     Contradiction { at: usize, source: Box<StateError> },
     #[error("the record at byte {at} is whole but unknown to this version ({reason})")]
@@ -76,6 +79,47 @@ pub fn decode(data: &[u8]) -> Result<Read, JournalError> {
         read.good += len;
     }
     Ok(read)
+}
+
+/// What can be read of a damaged journal: its sound records, whatever is between them. Nothing of it is certain:
+/// a record that is lost may have said otherwise, and two attachments may hold one address.
+pub fn salvage(data: &[u8]) -> State {
+    let mut found = State::default();
+    let mut at = 0;
+    while at < data.len() {
+        let Some((payload, len)) = record_at(&data[at..]) else {
+            at += 1;
+            continue;
+        };
+        at += len;
+        match serde_json::from_slice(payload) {
+            Ok(Record::Snapshot { state }) => {
+                let revision = state.revision.max(found.revision);
+                found = State { revision, ..state };
+            }
+            Ok(Record::Boot { revision, boot_id }) => {
+                found.boot_id = boot_id;
+                found.attachments.clear();
+                found.revision = found.revision.max(revision);
+            }
+            Ok(Record::Put { attachment }) => {
+                found.revision = found.revision.max(attachment.revision);
+                for (ip, cidr) in attachment.ips.iter().zip(&attachment.cidrs) {
+                    found.cursors.insert(*cidr, *ip);
+                }
+                found.attachments.insert(attachment.key(), attachment);
+            }
+            Ok(Record::Remove { revision, key }) => {
+                found.revision = found.revision.max(revision);
+                if let Some(old) = found.attachments.remove(&key) {
+                    found.rest(&old.ips);
+                }
+            }
+            // Another version's.
+            Err(_) => {}
+        }
+    }
+    found
 }
 
 /// Whether any sound record, behind damage too, says that it belongs to this boot.
@@ -146,6 +190,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_sound_is_salvaged() {
+        let (data, ends) = sample();
+        let whole = salvage(&data);
+        assert_eq!(whole.revision, 4);
+        let keys: Vec<String> = whole.attachments.keys().map(Key::to_string).collect();
+        assert_eq!(keys, ["b/eth0"]);
+        // Without the record that has removed it, `a` seems to be there.
+        let mut bad = data.clone();
+        bad[ends[2] + 20] ^= 0xff;
+        bad.extend(&data[ends[1]..ends[2]]);
+        assert_eq!(salvage(&bad).attachments.len(), 2);
+        assert_eq!(salvage(b"rubbish"), State::default());
+    }
+
+    #[test]
     fn damage_in_the_middle_is_refused_at_every_byte() {
         let (data, ends) = sample();
         for i in 0..ends[2] {
@@ -159,7 +218,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn rubbish_never_panics(data in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
-            let _ = decode(&data);
+            let _ = (decode(&data), salvage(&data));
             let mut after = sample().0;
             after.extend(&data);
             let _ = decode(&after);

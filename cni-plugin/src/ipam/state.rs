@@ -157,7 +157,7 @@ impl State {
         Ok(())
     }
 
-    fn rest(&mut self, ips: &[IpAddr]) {
+    pub(crate) fn rest(&mut self, ips: &[IpAddr]) {
         self.released.extend(ips);
         while self.released.len() > RESTING {
             self.released.pop_front();

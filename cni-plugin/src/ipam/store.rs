@@ -15,7 +15,10 @@
 //! the journal only says which addresses to reuse last. What a crash must not do is to leave a file
 //! that can't be read, hence checksums, and `fsync` before a rename; a flush a record would cost
 //! some 8 ms an ADD on an ordinary disk and buy nothing. Damage that a crash left in the middle is
-//! told by its boot: a journal without a record of this boot is set aside.
+//! told by its boot: a journal without a record of this boot is set aside, unless pods run.
+//!
+//! Damage while pods run is nobody's crash, at the end neither: a record is one `write`, and what it lost may be
+//! that a pod runs. Nothing is changed until [`Damaged::replace`].
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -37,7 +40,10 @@ use super::{
     journal::{self, JournalError, Read},
     state::{Record, State, StateError},
 };
-use crate::attachment::{Attachment, Key};
+use crate::{
+    attachment::{Attachment, Key},
+    kernel::wire,
+};
 
 /// A journal is rewritten as one snapshot when it is this long and more than twice the snapshot.
 const COMPACT_AT: u64 = 128 * 1024;
@@ -51,7 +57,7 @@ pub enum StoreError {
         source: io::Error,
     },
     #[error(
-        "the journal {} is {source}; nothing was changed. Drain this node, move the file away and restart its pods: a new journal starts empty",
+        "the journal {} is {source}; nothing was changed. rhumb-agent makes it anew, from the kernel, the runtime and what can be read of it: start the agent on this node, or look at its log",
         path.display()
     )]
     Damaged {
@@ -71,6 +77,17 @@ pub enum StoreError {
 pub struct Store {
     dir: PathBuf,
     boot_id: String,
+    /// Whether pods of ours run, asked where a journal can't be read.
+    pods_run: fn() -> bool,
+}
+
+/// A journal that can't be read, under its lock: nobody changes anything until it is replaced.
+#[derive(Debug)]
+pub struct Damaged {
+    path: PathBuf,
+    data: Vec<u8>,
+    boot_id: String,
+    _lock: Flock<File>,
 }
 
 /// The exclusive right to change the journal, ENDPOINTS and the pods' programs. Drop ends it.
@@ -100,16 +117,21 @@ impl Store {
                 got: text,
             });
         }
-        Store::open_in_boot(dir, boot_id)
+        Store::open_in_boot(dir, boot_id, wire::pods_run)
     }
 
     /// As if the machine had been booted as `boot_id`.
-    pub fn open_in_boot(dir: impl Into<PathBuf>, boot_id: &str) -> Result<Store, StoreError> {
+    pub fn open_in_boot(
+        dir: impl Into<PathBuf>,
+        boot_id: &str,
+        pods_run: fn() -> bool,
+    ) -> Result<Store, StoreError> {
         let dir = dir.into();
         fs::create_dir_all(&dir).map_err(|e| io_error("making", &dir, e))?;
         Ok(Store {
             dir,
             boot_id: boot_id.to_owned(),
+            pods_run,
         })
     }
 
@@ -144,7 +166,7 @@ impl Store {
         };
         let mut state = match journal::decode(&data) {
             Ok(read) => read.state,
-            Err(_) if !journal::speaks_of(&data, &self.boot_id) => State::default(),
+            Err(_) if self.is_past(&data) => State::default(),
             Err(e) => {
                 let source = Box::new(e);
                 return Err(StoreError::Damaged { path, source });
@@ -156,12 +178,41 @@ impl Store {
         Ok(state)
     }
 
+    /// Whether a journal that can't be read is of an earlier boot: no pod runs that it knows.
+    fn is_past(&self, data: &[u8]) -> bool {
+        !journal::speaks_of(data, &self.boot_id) && !(self.pods_run)()
+    }
+
+    fn flock(&self) -> Result<Flock<File>, StoreError> {
+        Flock::lock(self.open_lock_file()?, FlockArg::LockExclusive)
+            .map_err(|(_, e)| io_error("locking", &self.dir.join("lock"), e.into()))
+    }
+
+    /// The journal under its lock, if it can't be read.
+    pub fn lock_damaged(&self) -> Result<Option<Damaged>, StoreError> {
+        let lock = self.flock()?;
+        let path = self.journal_path();
+        let data = match fs::read(&path) {
+            Ok(data) => data,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(io_error("reading", &path, e)),
+        };
+        let damaged = match journal::decode(&data) {
+            Ok(read) => read.good < data.len() && (self.pods_run)(),
+            Err(_) => !self.is_past(&data),
+        };
+        Ok(damaged.then(|| Damaged {
+            path,
+            data,
+            boot_id: self.boot_id.clone(),
+            _lock: lock,
+        }))
+    }
+
     /// Takes the journal lock (waiting for it), reads the journal, and mends what a crash left:
-    /// a torn tail is cut off, and the attachments of an earlier boot are freed.
+    /// a torn tail is cut off where no pods run, and the attachments of an earlier boot are freed.
     pub fn lock(&self) -> Result<Locked, StoreError> {
-        let lock_file = self.open_lock_file()?;
-        let lock = Flock::lock(lock_file, FlockArg::LockExclusive)
-            .map_err(|(_, e)| io_error("locking", &self.dir.join("lock"), e.into()))?;
+        let lock = self.flock()?;
         let path = self.journal_path();
         let mut file = OpenOptions::new()
             .read(true)
@@ -176,7 +227,7 @@ impl Store {
             .map_err(|e| io_error("reading", &path, e))?;
         let read = match journal::decode(&data) {
             Ok(read) => read,
-            Err(e) if !journal::speaks_of(&data, &self.boot_id) => {
+            Err(e) if self.is_past(&data) => {
                 let aside = path.with_extension("damaged");
                 eprintln!(
                     "rhumb-cni: {} is {e}; it holds nothing of this boot, so no pod runs that it knows: keeping it as {}",
@@ -192,6 +243,10 @@ impl Store {
             }
         };
         if read.good < data.len() {
+            if (self.pods_run)() {
+                let source = Box::new(JournalError::End { at: read.good });
+                return Err(StoreError::Damaged { path, source });
+            }
             eprintln!(
                 "rhumb-cni: {}: cutting off {} bytes behind byte {}: an append was interrupted; the {} attachments before it are kept",
                 path.display(),
@@ -265,6 +320,42 @@ fn io_error(what: &'static str, path: &Path, source: io::Error) -> StoreError {
     }
 }
 
+impl Damaged {
+    /// What can be read of it; see [`journal::salvage`].
+    pub fn salvage(&self) -> State {
+        journal::salvage(&self.data)
+    }
+
+    /// Puts the damaged file aside, and a journal of this state in its place. Says where it is.
+    pub fn replace(self, mut state: State) -> Result<PathBuf, StoreError> {
+        state.boot_id.clone_from(&self.boot_id);
+        let aside = self.path.with_extension("damaged");
+        fs::write(&aside, &self.data).map_err(|e| io_error("writing", &aside, e))?;
+        let bytes = journal::encode(&Record::Snapshot { state })?;
+        write_new(&self.path, &bytes).map_err(|e| io_error("replacing", &self.path, e))?;
+        Ok(aside)
+    }
+}
+
+/// Replaces a file, atomically and on disk.
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let new = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    if let Some(dir) = path.parent() {
+        File::open(dir)?.sync_all()?;
+    }
+    Ok(file)
+}
+
 impl Locked {
     pub fn state(&self) -> &State {
         &self.state
@@ -317,6 +408,18 @@ impl Locked {
         Ok(())
     }
 
+    /// Replaces the journal, atomically.
+    pub fn replace(&mut self, state: State) -> Result<(), StoreError> {
+        let bytes = journal::encode(&Record::Snapshot {
+            state: state.clone(),
+        })?;
+        self.file =
+            write_new(&self.path, &bytes).map_err(|e| io_error("replacing", &self.path, e))?;
+        self.len = bytes.len() as u64;
+        self.state = state;
+        Ok(())
+    }
+
     /// Replaces the journal by a snapshot, atomically, where that makes it much shorter.
     fn compact(&mut self) -> Result<(), StoreError> {
         let bytes = journal::encode(&Record::Snapshot {
@@ -325,24 +428,8 @@ impl Locked {
         if bytes.len() as u64 * 2 > self.len {
             return Ok(());
         }
-        let new = self.path.with_extension("new");
-        let replace = || {
-            let mut file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, &self.path)?;
-            if let Some(dir) = self.path.parent() {
-                File::open(dir)?.sync_all()?;
-            }
-            Ok(file)
-        };
-        self.file = replace().map_err(|e| io_error("compacting", &self.path, e))?;
+        self.file =
+            write_new(&self.path, &bytes).map_err(|e| io_error("compacting", &self.path, e))?;
         self.len = bytes.len() as u64;
         Ok(())
     }
@@ -366,7 +453,11 @@ impl Watch {
         // SAFETY: a fresh descriptor that nobody else owns.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         // The directory, since compaction replaces the file.
-        let mask = libc::IN_MODIFY | libc::IN_MOVED_TO | libc::IN_CREATE;
+        let mask = libc::IN_MODIFY
+            | libc::IN_MOVED_TO
+            | libc::IN_CREATE
+            | libc::IN_MOVED_FROM
+            | libc::IN_DELETE;
         // SAFETY: `dir` is a valid C string for the call.
         match unsafe { libc::inotify_add_watch(fd.as_raw_fd(), dir.as_ptr(), mask) } {
             -1 => Err(io::Error::last_os_error()),
@@ -434,7 +525,7 @@ mod tests {
     #[test]
     fn survives_reopening_compaction_and_a_torn_tail() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open_in_boot(dir.path(), "boot-1").unwrap();
+        let store = Store::open_in_boot(dir.path(), "boot-1", || false).unwrap();
         assert!(store.snapshot().unwrap().attachments.is_empty());
         let kept = add(&store, "kept").unwrap();
         let mut before = 0;
@@ -462,7 +553,7 @@ mod tests {
     #[test]
     fn damage_in_the_middle_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open_in_boot(dir.path(), "boot-1").unwrap();
+        let store = Store::open_in_boot(dir.path(), "boot-1", || false).unwrap();
         for id in ["a", "b", "c"] {
             add(&store, id).unwrap();
         }
@@ -471,11 +562,14 @@ mod tests {
         data[200] ^= 1;
         fs::write(&path, &data).unwrap();
         let e = store.lock().unwrap_err().to_string();
-        assert!(e.contains("damaged at byte") && e.contains("Drain"), "{e}");
+        assert!(
+            e.contains("damaged at byte") && e.contains("start the agent"),
+            "{e}"
+        );
         assert!(store.snapshot().is_err());
         assert_eq!(fs::read(&path).unwrap(), data);
         // After a crash of the machine nothing in it can matter any more.
-        let second = Store::open_in_boot(dir.path(), "boot-2").unwrap();
+        let second = Store::open_in_boot(dir.path(), "boot-2", || false).unwrap();
         assert!(second.snapshot().unwrap().attachments.is_empty());
         add(&second, "d").unwrap();
         assert_eq!(second.snapshot().unwrap().attachments.len(), 1);
@@ -483,11 +577,39 @@ mod tests {
     }
 
     #[test]
+    fn no_damage_is_passed_over_while_pods_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open_in_boot(dir.path(), "boot-1", || true).unwrap();
+        assert!(store.lock_damaged().unwrap().is_none());
+        for id in ["a", "b"] {
+            add(&store, id).unwrap();
+        }
+        assert!(store.lock_damaged().unwrap().is_none());
+        let path = store.journal_path();
+        let sound = fs::read(&path).unwrap();
+        // The last record, the first, which tells the boot, and all of it.
+        let last = [&sound[..sound.len() - 1], b"x"].concat();
+        let first = [&[sound[0] ^ 1], &sound[1..]].concat();
+        for (data, known) in [(last, 1), (first, 2), (b"rubbish".to_vec(), 0)] {
+            fs::write(&path, &data).unwrap();
+            assert!(matches!(store.lock(), Err(StoreError::Damaged { .. })));
+            assert_eq!(fs::read(&path).unwrap(), data);
+            let damaged = store.lock_damaged().unwrap().unwrap();
+            let state = damaged.salvage();
+            assert_eq!(state.attachments.len(), known);
+            let kept = damaged.replace(state.clone()).unwrap();
+            assert_eq!(fs::read(kept).unwrap(), data);
+            let now = store.lock().unwrap();
+            assert_eq!(now.state().attachments, state.attachments);
+        }
+    }
+
+    #[test]
     fn another_boot_frees_what_the_former_held() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Store::open_in_boot(dir.path(), "boot-1").unwrap();
+        let first = Store::open_in_boot(dir.path(), "boot-1", || false).unwrap();
         let a = add(&first, "a").unwrap();
-        let second = Store::open_in_boot(dir.path(), "boot-2").unwrap();
+        let second = Store::open_in_boot(dir.path(), "boot-2", || false).unwrap();
         assert!(second.snapshot().unwrap().attachments.is_empty());
         let b = add(&second, "b").unwrap();
         assert_ne!(a.ips, b.ips);
@@ -500,7 +622,7 @@ mod tests {
     #[test]
     fn an_attachment_lock_is_exclusive_and_ends_with_its_holder() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open_in_boot(dir.path(), "boot-1").unwrap();
+        let store = Store::open_in_boot(dir.path(), "boot-1", || false).unwrap();
         let (a, b) = (Key::new("a", "eth0"), Key::new("b", "eth0"));
         let held = store.lock_attachment(&a).unwrap();
         assert!(store.try_lock_attachment(&a).unwrap().is_none());
@@ -514,7 +636,7 @@ mod tests {
     #[test]
     fn a_watch_tells_of_appends() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open_in_boot(dir.path(), "boot-1").unwrap();
+        let store = Store::open_in_boot(dir.path(), "boot-1", || false).unwrap();
         let watch = store.watch().unwrap();
         assert!(!watch.changed(Duration::ZERO).unwrap());
         add(&store, "a").unwrap();
@@ -525,7 +647,7 @@ mod tests {
     #[test]
     fn parallel_adds_get_distinct_addresses() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open_in_boot(dir.path(), "boot-1").unwrap();
+        let store = Store::open_in_boot(dir.path(), "boot-1", || false).unwrap();
         std::thread::scope(|s| {
             for t in 0..8 {
                 let store = &store;

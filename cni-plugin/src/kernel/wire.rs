@@ -28,7 +28,51 @@ use super::{
     netlink::{CREATE, Netlink, REPLACE},
     netns::{self, Netns},
 };
-use crate::attachment::{Attachment, Mac};
+use crate::attachment::{Attachment, Key, Mac};
+
+/// The host side of a pod's veth, as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodLink {
+    pub name: String,
+    /// From its alias, which a link has once it is up.
+    pub key: Option<Key>,
+    pub ifindex: u32,
+    pub mtu: u32,
+}
+
+/// The host sides of pods' veths: what an alias, or else its name, says to be ours.
+pub fn pod_links(netlink: &mut Netlink) -> io::Result<Vec<PodLink>> {
+    let links = netlink.links()?.into_iter();
+    Ok(links.filter_map(|link| pod_link(&link)).collect())
+}
+
+fn pod_link(link: &LinkMessage) -> Option<PodLink> {
+    let mut found = PodLink {
+        name: String::new(),
+        key: None,
+        ifindex: link.header.index,
+        mtu: 0,
+    };
+    for attribute in &link.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => found.name.clone_from(name),
+            LinkAttribute::IfAlias(alias) => found.key = Key::of_alias(alias),
+            LinkAttribute::Mtu(mtu) => found.mtu = *mtu,
+            _ => {}
+        }
+    }
+    let ours = match &found.key {
+        Some(key) => key.host_ifname() == found.name,
+        None => Key::may_name(&found.name),
+    };
+    ours.then_some(found)
+}
+
+/// Whether pods of ours run here, as far as their interfaces tell; not knowing counts as so.
+pub fn pods_run() -> bool {
+    let links = Netlink::open().and_then(|mut netlink| pod_links(&mut netlink));
+    links.map_or(true, |links| links.iter().any(|l| l.key.is_some()))
+}
 
 /// Routes of ours, in the host and in pods.
 pub const ROUTE_PROTOCOL: u8 = 82;

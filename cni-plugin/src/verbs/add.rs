@@ -8,6 +8,8 @@
 //!
 //! What fails is undone in reverse by taking the attachment down; what is killed, by the next.
 
+use std::net::IpAddr;
+
 use serde_json::Value;
 
 use crate::{
@@ -21,7 +23,7 @@ use crate::{
         netns::Netns,
         wire,
     },
-    node::NodeConfig,
+    node::{NodeConfig, Paths},
     spec::{
         config::Config,
         env::Target,
@@ -93,6 +95,8 @@ fn intent(
             _ => locked.state().choose(&node.pod_cidrs, &asked.ips)?,
         },
     };
+    let chosen_ips: Vec<IpAddr> = chosen.iter().map(|c| c.0).collect();
+    refuse_if_in_use(&config.paths, &chosen_ips)?;
     let mac = || {
         wire::random_mac()
             .map_err(|e| CniError::new(Code::Io, format!("drawing a MAC address: {e}")))
@@ -108,7 +112,7 @@ fn intent(
         pod: target.pod.name.clone(),
         uid: target.pod.uid.clone(),
         ports: asked.ports.clone(),
-        ips: chosen.iter().map(|c| c.0).collect(),
+        ips: chosen_ips,
         cidrs: chosen.iter().map(|c| c.1).collect(),
         mtu: node.mtu,
         host_mac: mac()?,
@@ -122,6 +126,31 @@ fn intent(
         phase: Phase::Adding,
         revision: 0,
     })
+}
+
+/// What the journal has free, no pod has: else the journal was lost, and its word is worth nothing.
+fn refuse_if_in_use(paths: &Paths, ips: &[IpAddr]) -> Result<(), CniError> {
+    let endpoints = Endpoints::open(paths)?;
+    for ip in ips {
+        let Some(entry) = endpoints.get(*ip)? else {
+            continue;
+        };
+        let links = Netlink::open().and_then(|mut netlink| wire::pod_links(&mut netlink));
+        let links = links.map_err(AttachmentsError::Netlink)?;
+        let holder = links.into_iter().find(|l| l.ifindex == entry.ifindex);
+        if let Some(holder) = holder {
+            return Err(CniError::new(
+                Code::JournalDamaged,
+                format!(
+                    "{ip} is free by the journal {}, but a pod has it ({}): the journal was lost or replaced; \
+                     nothing was changed. rhumb-agent completes it: start the agent on this node, or look at its log",
+                    paths.ipam_dir().join("journal").display(),
+                    holder.name,
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The kernel's part, and the journal's word that it is done.

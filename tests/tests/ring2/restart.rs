@@ -1,6 +1,6 @@
 //! Agents that are killed: no packet is lost, and pods come and go meanwhile.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fs::File, net::SocketAddr, os::unix::fs::FileExt as _, path::Path, time::Duration};
 
 use anyhow::ensure;
 use rhumb_cni::{
@@ -274,5 +274,74 @@ fn a_lost_bpf_file_system_comes_back_with_the_agent() -> anyhow::Result<()> {
         "tcp",
         SocketAddr::new(late.ips[0], 80),
     )?;
+    Ok(())
+}
+
+/// Flips a bit of the journal in its place.
+fn damage(path: &Path, choose: impl FnOnce(&[u8]) -> usize) -> anyhow::Result<()> {
+    let data = std::fs::read(path)?;
+    let at = choose(&data);
+    let file = File::options().write(true).open(path)?;
+    Ok(file.write_all_at(&[data[at] ^ 0x10], at as u64)?)
+}
+
+#[test]
+fn a_damaged_journal_is_made_anew_under_traffic() -> anyhow::Result<()> {
+    let cluster = Cluster::new(1)?;
+    let a = cluster.pod(0, "a", json!({}))?;
+    let b = cluster.pod(0, "b", json!({}))?;
+    let journal = cluster.nodes[0].paths().ipam_dir().join("journal");
+    let made_anew = |times: f64| {
+        wait_for("the journal", Duration::from_secs(15), || {
+            let now = cluster.metric(0, "rhumb_journals_recovered_total")?;
+            Ok((now == times).then_some(()))
+        })
+    };
+    let to = SocketAddr::new(b.ips[0], 80);
+    cluster.reaches("before", &a.netns, "tcp", to)?;
+    let stream = cluster.stream(&a.netns, "tcp", to, 6)?;
+    // What `a` was to get; that it got it stands further on.
+    damage(&journal, |data| {
+        let put = b"\"op\":\"put\"";
+        let at = data.windows(put.len()).position(|w| w == put);
+        at.unwrap_or_default()
+    })?;
+    made_anew(1.0)?;
+    let c = cluster.pod(0, "c", json!({"app": "c"}))?;
+    ensure!(
+        c.ips
+            .iter()
+            .all(|ip| !a.ips.contains(ip) && !b.ips.contains(ip)),
+        "{:?} was given out twice",
+        c.ips
+    );
+    cluster.reaches("a new pod", &a.netns, "tcp", SocketAddr::new(c.ips[0], 80))?;
+
+    // Without an agent nobody can tell; nothing is changed until there is one again. The last record says that
+    // `c` has got what it was to get.
+    cluster.kill_agent(0)?;
+    damage(&journal, |data| data.len() - 20)?;
+    let error = cluster.pod(0, "d", json!({})).err();
+    let error = error.map(|e| format!("{e:#}")).unwrap_or_default();
+    ensure!(error.contains("start the agent on this node"), "{error:?}");
+    cluster.start_agent(0)?;
+    made_anew(1.0)?;
+    cluster.reaches("c still", &a.netns, "tcp", SocketAddr::new(c.ips[0], 80))?;
+    let path = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
+    cluster.post(
+        path,
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": "deny"},
+            "spec": {"podSelector": {"matchLabels": {"app": "c"}}, "policyTypes": ["Ingress"]},
+        }),
+    )?;
+    cluster.is_cut(
+        "c, by a policy",
+        &a.netns,
+        "tcp",
+        SocketAddr::new(c.ips[0], 80),
+    )?;
+    nothing_lost(&stream.wait_with_output()?)?;
     Ok(())
 }

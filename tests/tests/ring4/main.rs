@@ -113,6 +113,7 @@ const TESTS: &[(&str, Test)] = &[
     ("outside_clients_and_masquerade", services::outside),
     ("host_ports_lead_to_pods", services::host_ports),
     ("what_a_runtime_forgets_is_found", addresses::leaks),
+    ("a_lost_journal_is_made_anew", addresses::lost_journal),
     (
         "an_agent_killed_loses_no_connection",
         restarts::agent_during_stream,

@@ -7,9 +7,9 @@ use std::{collections::BTreeMap, net::IpAddr};
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use rhumb_core::{
     model::{
-        EndpointSlice, HostPort, LocalEndpoint, NamedPort, Namespace, NetworkPolicy, ObjectName,
-        Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Service, ServicePort, SliceEndpoint,
-        SlicePort, protocol,
+        EndpointSlice, HostPort, LocalEndpoint, NamedPort, Namespace, NetworkPolicy, Node,
+        ObjectName, Pod, PolicyPeer, PolicyPort, PolicyRule, PortMatch, Service, ServicePort,
+        SliceEndpoint, SlicePort, protocol,
     },
     policy::Direction,
     selector::Selector,
@@ -273,8 +273,28 @@ fn slice_change() -> impl Strategy<Value = Change> {
     })
 }
 
+/// Of either node, with addresses for all of its pods, for some, or for none.
+fn node_change() -> impl Strategy<Value = Change> {
+    (1..3, 0..4).prop_map(|(i, much)| {
+        let cidrs: &[String] = match much {
+            0 => &[],
+            1 => &[format!("10.244.{i}.0/29"), format!("fd00:{i}::/125")],
+            _ => &[format!("10.244.{i}.0/24"), format!("fd00:{i}::/64")],
+        };
+        let name = format!("n{i}");
+        let node = Node {
+            name: name.clone(),
+            pod_cidrs: cidrs.iter().map(|c| c.parse().unwrap()).collect(),
+            addresses: Vec::new(),
+            internal: Vec::new(),
+        };
+        Change::Node(name, (much < 3).then_some(node))
+    })
+}
+
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
+        1 => node_change(),
         3 => policy_change(),
         3 => pod_change(),
         2 => endpoint_change(),
@@ -293,6 +313,11 @@ fn from_scratch(s: &Snapshot) -> World {
         .namespaces
         .iter()
         .map(|(k, v)| Change::Namespace(k.clone(), Some(v.clone()))))
+    .chain(
+        s.nodes
+            .iter()
+            .map(|(k, v)| Change::Node(k.clone(), Some(v.clone()))),
+    )
     .chain(
         s.pods
             .iter()
@@ -353,7 +378,12 @@ fn oracle(
             .values()
             .map(|p| &**p)
             .filter(|p| !p.terminated)
-            .filter(|p| p.ips.contains(&ip) || p.announced.contains(&ip))
+            .filter(|p| {
+                let node = s.nodes.get(&p.node);
+                let cidrs = node.map_or(&[][..], |n| &n.pod_cidrs);
+                let of_node = cidrs.iter().any(|c| c.contains(ip));
+                p.ips.contains(&ip) || p.announced.contains(&ip) && of_node
+            })
             // One of two claims is stale: an order that does not depend on that of the events.
             .max_by_key(|p| {
                 let (status, announced) = (p.ips.contains(&ip), p.announced.contains(&ip));
