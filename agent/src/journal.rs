@@ -19,6 +19,8 @@ use crate::{
 
 /// Without a change it is read this often nevertheless: the watch on the file may have failed.
 const IDLE: Duration = Duration::from_secs(10);
+/// How long a journal may be in doubt for being written just now.
+const SOON: Duration = Duration::from_millis(50);
 /// How long to wait before a lost journal is tried to be made anew again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -69,20 +71,19 @@ fn follow(keeper: &Keeper, engine: &Handle, mut trusted: bool) {
     loop {
         if !trusted {
             match keeper.repair() {
-                Err(error) if error.is_loss() => {
+                Ok(_) => {}
+                Err(error) if error.leaves_it_sound() => {
+                    warn!(%error, "pods are not all in step with the plugin's journal");
+                }
+                Err(error) => {
                     let problem = error.to_string();
                     if problem != last_problem {
-                        error!(
-                            problem,
-                            "the plugin's journal can't be made anew; trying again"
-                        );
+                        error!(problem, "the plugin's journal is in doubt; trying again");
                         last_problem = problem;
                     }
                     thread::sleep(RETRY);
                     continue;
                 }
-                Err(error) => warn!(%error, "pods are not all in step with the plugin's journal"),
-                Ok(_) => {}
             }
             last_problem.clear();
             seen = None;
@@ -105,6 +106,7 @@ fn follow(keeper: &Keeper, engine: &Handle, mut trusted: bool) {
             Err(error) => warn!(%error, "the plugin's journal can't be read; trying again"),
         }
         if !trusted {
+            thread::sleep(SOON);
             continue;
         }
         let waited = match &watch {

@@ -1,6 +1,6 @@
 //! Keeps the pods in step with the plugin's journal, and the journal with the pods that run.
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use rhumb_cni::{
     attachment::Key,
@@ -15,8 +15,8 @@ use crate::{install, metrics::Metrics, runtime};
 #[derive(Clone)]
 pub struct Keeper {
     pub attachments: Attachments,
-    /// The container runtime's, which knows whose a sandbox is.
-    pub socket: Option<PathBuf>,
+    /// `--cri-endpoint`: the container runtime knows whose a sandbox is.
+    pub cri: Option<String>,
     pub tokio: Handle,
     pub metrics: Arc<Metrics>,
 }
@@ -33,12 +33,10 @@ pub enum KeepError {
 }
 
 impl KeepError {
-    /// Whether the journal is not to be gone by.
-    pub fn is_loss(&self) -> bool {
-        match self {
-            KeepError::Attachments(e) => e.is_loss(),
-            KeepError::Runtime { .. } => true,
-        }
+    /// Whether the journal is known to be sound all the same.
+    pub fn leaves_it_sound(&self) -> bool {
+        // The journal was looked at, and then single pods were in the way.
+        matches!(self, KeepError::Attachments(AttachmentsError::Repair(_)))
     }
 }
 
@@ -77,12 +75,19 @@ impl Keeper {
     }
 
     fn pods(&self, keys: &[Key]) -> Result<HashMap<String, Sandbox>, String> {
-        let Some(socket) = &self.socket else {
-            return Err("no container runtime's socket is known (--cri-endpoint)".into());
+        let Some(socket) = runtime::socket(self.cri.as_deref()) else {
+            return Err("no container runtime's socket is known: name it (--cri-endpoint)".into());
         };
-        self.tokio
-            .block_on(runtime::describe(socket, keys))
-            .map_err(|problem| format!("{}: {problem}", socket.display()))
+        let described = self.tokio.block_on(runtime::describe(&socket, keys));
+        let described = described.map_err(|problem| format!("{}: {problem}", socket.display()))?;
+        if described.is_empty() {
+            return Err(format!(
+                "{} knows none of them: is it the runtime of this node's pods (--cri-endpoint)? What nobody \
+                 knows any more goes by `ip link del`, or at a reboot",
+                socket.display()
+            ));
+        }
+        Ok(described)
     }
 
     /// At the start: gives the pods this load's programs, and what they lack of entries: all of them where
@@ -97,7 +102,7 @@ impl Keeper {
             }
             // The pods that stand in the way keep what they have; the others are not to wait for it.
             Err(error) => {
-                let trusted = !error.is_loss();
+                let trusted = error.leaves_it_sound();
                 warn!(
                     error = format!("{:#}", anyhow::Error::from(error)),
                     "pods are not all in step with the plugin's journal"

@@ -105,10 +105,9 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
         bpf_dir: dirs.bpf_dir.clone(),
     })?;
     let metrics = Arc::new(Metrics::default());
-    let cri = runtime::socket(config.cri_endpoint.as_deref());
     let keeper = Keeper {
         attachments: attachments.clone(),
-        socket: cri.clone(),
+        cri: config.cri_endpoint.clone(),
         tokio: tokio::runtime::Handle::current(),
         metrics: metrics.clone(),
     };
@@ -156,7 +155,7 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     let uplink_lost = Arc::new(Notify::new());
     guard::start(keeper, uplink_lost.clone())
         .context("starting the thread that watches for lost programs")?;
-    match cri {
+    match runtime::socket(config.cri_endpoint.as_deref()) {
         Some(socket) => {
             let reconciler = Reconciler {
                 socket,

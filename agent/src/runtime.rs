@@ -28,7 +28,10 @@ use rhumb_cni::{
 };
 use serde_json::{Map, Value, json};
 use tokio::{net::UnixStream, time::sleep};
-use tonic::transport::{Channel, Endpoint};
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
 use tracing::{info, warn};
 
 use crate::{engine::Shared, metrics::Metrics};
@@ -97,6 +100,11 @@ impl Reconciler {
         let (_, attachments) = self.attachments.list().map_err(|e| e.to_string())?;
         let sandboxes = sandboxes(runtime.clone()).await?;
         let known: BTreeSet<String> = sandboxes.into_iter().map(|s| s.id).collect();
+        let of_pods = || attachments.iter().filter(|a| !a.pod.is_empty());
+        if of_pods().count() > 1 && !of_pods().any(|a| known.contains(&a.container_id)) {
+            // All at once are not forgotten: it is another runtime, or one that is just starting.
+            return Err("it knows no pod of this node".into());
+        }
         let mut missing = HashSet::new();
         for a in attachments {
             // What was attached without Kubernetes' names is not of this runtime's pods.
@@ -156,6 +164,12 @@ async fn sandboxes(mut runtime: RuntimeServiceClient<Channel>) -> Result<Vec<Pod
 
 /// Whose the attachments are, by their sandboxes' ids. One that the runtime doesn't know is left out.
 pub async fn describe(socket: &Path, keys: &[Key]) -> Result<HashMap<String, Sandbox>, String> {
+    tokio::time::timeout(ANSWER, ask_for(socket, keys))
+        .await
+        .map_err(|_| "no answer".to_owned())?
+}
+
+async fn ask_for(socket: &Path, keys: &[Key]) -> Result<HashMap<String, Sandbox>, String> {
     let mut runtime = connect(socket);
     let mut found = HashMap::new();
     for sandbox in sandboxes(runtime.clone()).await? {
@@ -166,11 +180,11 @@ pub async fn describe(socket: &Path, keys: &[Key]) -> Result<HashMap<String, San
             pod_sandbox_id: sandbox.id.clone(),
             verbose: true,
         };
-        let asked = tokio::time::timeout(ANSWER, runtime.pod_sandbox_status(request)).await;
-        let info = match asked {
-            Ok(Ok(status)) => status.into_inner().info,
-            // It has gone meanwhile, or there are its names alone.
-            Ok(Err(_)) | Err(_) => HashMap::new(),
+        let info = match runtime.pod_sandbox_status(request).await {
+            Ok(status) => status.into_inner().info,
+            // It has gone meanwhile.
+            Err(status) if status.code() == Code::NotFound => continue,
+            Err(status) => return Err(status.to_string()),
         };
         let of = sandbox.metadata.unwrap_or_default();
         let info = info.get("info").and_then(|i| serde_json::from_str(i).ok());

@@ -5,7 +5,7 @@
 //! addresses free. Killed anywhere, the mark and the free lock of the attachment let the next one who holds
 //! the journal finish.
 
-use std::{collections::HashMap, io, path::PathBuf};
+use std::{collections::HashMap, io, net::IpAddr, path::PathBuf};
 
 use crate::{
     attachment::{Attachment, Key, Phase},
@@ -37,10 +37,10 @@ pub enum AttachmentsError {
     #[error("repairing: {0}")]
     Repair(String),
     #[error(
-        "the journal has no record of pods that run here ({}): it was lost, or replaced by an older one",
+        "the journal knows less than the kernel of pods that run here ({}): it was lost, or replaced by an older one; nothing was changed. rhumb-agent makes it anew: start the agent on this node, or look at its log",
         shown(.0)
     )]
-    Unknown(Vec<Key>),
+    Behind(Vec<Key>),
     #[error("only the container runtime knows whose the attachments {} are", shown(.0))]
     Unnamed(Vec<Key>),
 }
@@ -56,7 +56,7 @@ impl AttachmentsError {
         matches!(
             self,
             AttachmentsError::Store(StoreError::Damaged { .. })
-                | AttachmentsError::Unknown(_)
+                | AttachmentsError::Behind(_)
                 | AttachmentsError::Unnamed(_)
         )
     }
@@ -163,16 +163,15 @@ impl Attachments {
     /// [`AttachmentsError::is_loss`].
     pub fn repair(&self) -> Result<Repair, AttachmentsError> {
         let mut locked = self.store.lock()?;
-        self.sweep(&mut locked, None)?;
         let mut endpoints = Endpoints::open(&self.paths)?;
         let programs = Programs::open(&self.paths)?;
         let mut netlink = Netlink::open().map_err(AttachmentsError::Netlink)?;
         let links = pod_links(&mut netlink)?;
-        let unknown = rebuild::unknown(locked.state(), &links, &endpoints.all()?);
-        if !unknown.is_empty() {
-            let keys = unknown.into_iter().filter_map(|link| link.key);
-            return Err(AttachmentsError::Unknown(keys.collect()));
+        let behind = rebuild::behind(locked.state(), &links, &endpoints.all()?);
+        if !behind.is_empty() {
+            return Err(AttachmentsError::Behind(behind));
         }
+        self.sweep(&mut locked, None)?;
         let mut repair = Repair::default();
         let mut errors = Errors::default();
         for a in locked.state().attachments.values() {
@@ -230,9 +229,13 @@ impl Attachments {
         }
         let mut attachments = 0;
         if let Some(mut locked) = locked {
-            let state = rebuild::complete(locked.state(), evidence).map_err(unnamed)?;
+            let behind = rebuild::behind(locked.state(), evidence.links, evidence.entries);
+            let state = match behind.is_empty() {
+                true => locked.state().clone(),
+                false => rebuild::rebuild(locked.state().clone(), evidence).map_err(unnamed)?,
+            };
             attachments = state.attachments.len();
-            if attachments > locked.state().attachments.len() {
+            if !behind.is_empty() {
                 locked.replace(state)?;
             }
         }
@@ -277,8 +280,34 @@ impl Attachments {
             None => self.addresses_by_link(&endpoints, key, errors),
         };
         for ip in ips {
-            errors.note(endpoints.remove(locked, ip));
+            match self.is_anothers(&endpoints, key, ip) {
+                Ok(true) => {}
+                Ok(false) => errors.note(endpoints.remove(locked, ip)),
+                Err(e) => errors.note::<(), _>(Err(e)),
+            }
         }
+    }
+
+    /// Whether an address is by now of another pod's interface, whatever the journal says.
+    fn is_anothers(
+        &self,
+        endpoints: &Endpoints,
+        key: &Key,
+        ip: IpAddr,
+    ) -> Result<bool, AttachmentsError> {
+        let Some(entry) = endpoints.get(ip)? else {
+            return Ok(false);
+        };
+        let mut netlink = Netlink::open().map_err(AttachmentsError::Netlink)?;
+        let name = key.host_ifname();
+        let own = netlink.link(&name).map_err(AttachmentsError::Netlink)?;
+        if own.is_some_and(|l| l.header.index == entry.ifindex) {
+            return Ok(false);
+        }
+        let links = pod_links(&mut netlink)?;
+        Ok(links
+            .iter()
+            .any(|l| l.ifindex == entry.ifindex && l.name != name))
     }
 
     fn addresses_by_link(
@@ -286,7 +315,7 @@ impl Attachments {
         endpoints: &Endpoints,
         key: &Key,
         errors: &mut Errors,
-    ) -> Vec<std::net::IpAddr> {
+    ) -> Vec<IpAddr> {
         let link = Netlink::open().and_then(|mut nl| nl.link(&key.host_ifname()));
         let Ok(Some(link)) = link else {
             return vec![];
@@ -336,7 +365,27 @@ impl Attachments {
             let Some(_lock) = self.store.try_lock_attachment(&key)? else {
                 continue;
             };
+            self.refuse_if_behind(locked, &key)?;
             self.take_down_locked(locked, &key);
+        }
+        Ok(())
+    }
+
+    /// What a lost record has finished is not unfinished.
+    fn refuse_if_behind(&self, locked: &Locked, key: &Key) -> Result<(), AttachmentsError> {
+        let Some(a) = locked.get(key) else {
+            return Ok(());
+        };
+        let endpoints = match Endpoints::open(&self.paths) {
+            Ok(endpoints) => endpoints,
+            Err(AttachError::NotLoaded(_)) => return Ok(()),
+            Err(e) => return Err(e.into()),
+        };
+        for ip in &a.ips {
+            let newer = endpoints.get(*ip)?.is_some_and(|e| e.revision > a.revision);
+            if newer && !self.is_anothers(&endpoints, key, *ip)? {
+                return Err(AttachmentsError::Behind(vec![key.clone()]));
+            }
         }
         Ok(())
     }

@@ -46,33 +46,29 @@ pub struct Evidence<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unnamed(pub Vec<Key>);
 
-/// The links in use that a sound journal doesn't know. There are none, unless it was lost. A link without
-/// entries takes no packets: it is left to whoever made it.
-pub fn unknown(state: &State, links: &[PodLink], entries: &[(IpAddr, Endpoint)]) -> Vec<PodLink> {
-    let known = |key: &Key| state.attachments.contains_key(key);
-    let links = links.iter().filter(|link| {
-        link.key.as_ref().is_some_and(|key| !known(key))
-            && entries.iter().any(|(_, e)| e.ifindex == link.ifindex)
-    });
-    links.cloned().collect()
+/// Attachments of running pods that a journal doesn't know, or of which it knows less than the kernel: a record
+/// is written before the entry in ENDPOINTS that has its revision. There are none, unless the journal was lost or
+/// replaced by an older one. A link without entries takes no packets: it is left to whoever made it.
+pub fn behind(state: &State, links: &[PodLink], entries: &[(IpAddr, Endpoint)]) -> Vec<Key> {
+    let mut found = vec![];
+    for (ip, entry) in entries {
+        let Some(link) = links.iter().find(|l| l.ifindex == entry.ifindex) else {
+            continue;
+        };
+        let mut all = state.attachments.values();
+        let key = match all.find(|a| a.host_ifname == link.name) {
+            Some(a) if a.ips.contains(ip) && entry.revision <= a.revision => continue,
+            Some(a) => Some(a.key()),
+            None => link.key.clone(),
+        };
+        found.extend(key.filter(|key| !found.contains(key)));
+    }
+    found
 }
 
-/// A sound journal's state with what it doesn't know.
-pub fn complete(state: &State, evidence: Evidence) -> Result<State, Unnamed> {
-    let links = unknown(state, evidence.links, evidence.entries);
-    let evidence = Evidence {
-        links: &links,
-        ..evidence
-    };
-    let mut state = state.clone();
-    let more = attachments(&BTreeMap::new(), evidence)?;
-    state.attachments.extend(more);
-    Ok(state.settled(evidence))
-}
-
-/// What the journal of which only this could be read has to say.
-pub fn rebuild(salvage: State, evidence: Evidence) -> Result<State, Unnamed> {
-    let mut state = salvage;
+/// What the journal has to say of which this is left: what could be read of it, or an older one.
+pub fn rebuild(left: State, evidence: Evidence) -> Result<State, Unnamed> {
+    let mut state = left;
     let old = std::mem::take(&mut state.attachments);
     state.attachments = attachments(&old, evidence)?;
     for a in old.values() {
@@ -113,6 +109,9 @@ fn attachments(
         if old.is_none() && evidence.pods.is_none() {
             unnamed.push(key);
         } else if let Some(a) = attachment(&key, link, old, evidence) {
+            // Only where ENDPOINTS is lost too can two claim one.
+            let held = |ip: &IpAddr| found.values().any(|a: &Attachment| a.ips.contains(ip));
+            let a = keep_ips(a, |ip| !held(ip));
             found.insert(key, a);
         }
     }
@@ -120,6 +119,13 @@ fn attachments(
         true => Ok(found),
         false => Err(Unnamed(unnamed)),
     }
+}
+
+/// Takes addresses from an attachment that are not its own any more.
+fn keep_ips(a: Attachment, keep: impl Fn(&IpAddr) -> bool) -> Attachment {
+    let pairs = a.ips.into_iter().zip(a.cidrs);
+    let (ips, cidrs) = pairs.filter(|(ip, _)| keep(ip)).unzip();
+    Attachment { ips, cidrs, ..a }
 }
 
 fn attachment(
@@ -141,6 +147,8 @@ fn attachment(
         None => nameless(key, link, evidence),
     };
     let Some((_, entry)) = entries.first() else {
+        let others = |ip: &IpAddr| evidence.entries.iter().any(|(other, _)| other == ip);
+        let base = keep_ips(base, |ip| !others(ip));
         return Some(Attachment {
             phase: Phase::Deleting,
             ..base
@@ -261,7 +269,10 @@ mod tests {
         let entries = [(ip(2), entry(12, 20))];
         let new = rebuild(old, evidence(&links, &entries)).unwrap();
         let of = |id: &str| &new.attachments[&Key::new(id, "eth0")];
-        assert_eq!(of("a").phase, Phase::Deleting);
+        assert_eq!(
+            (of("a").phase, &of("a").ips[..]),
+            (Phase::Deleting, &[][..])
+        );
         assert_eq!(
             (&of("b").ips, of("b").phase),
             (&vec![ip(2)], Phase::Attached)
@@ -282,7 +293,7 @@ mod tests {
         let evidence = evidence(&links, &entries);
         let unnamed = Err(Unnamed(vec![Key::new("a", "eth0")]));
         assert_eq!(rebuild(State::default(), evidence), unnamed);
-        assert_eq!(complete(&State::default(), evidence), unnamed);
+        assert_eq!(behind(&State::default(), &links, &entries).len(), 1);
         let names = Sandbox {
             namespace: "n".into(),
             name: "p".into(),
@@ -297,15 +308,42 @@ mod tests {
             cidrs: &cidrs,
             ..evidence
         };
-        let new = complete(&State::default(), evidence).unwrap();
+        let new = rebuild(State::default(), evidence).unwrap();
         let a = &new.attachments[&Key::new("a", "eth0")];
         assert_eq!((&*a.namespace, &*a.pod, &*a.uid), ("n", "p", "u"));
         assert_eq!((&a.cidrs[..], a.mtu), (&cidrs[..], 1450));
-        assert_eq!(new, rebuild(State::default(), evidence).unwrap());
-        // A journal that knows it keeps what it says.
-        let sound = salvaged(&[("a", 4, 9)]);
-        let kept = complete(&sound, evidence).unwrap();
-        assert_eq!(kept.attachments, sound.attachments);
+        assert!(behind(&new, &links, &entries).is_empty());
+    }
+
+    #[test]
+    fn an_older_journal_is_told_by_the_kernel() {
+        let links = [link("b", 12)];
+        let entries = [(ip(2), entry(12, 20))];
+        let key = Key::new("b", "eth0");
+        let state = |all: &[(&str, u8, u64)]| salvaged(all);
+        for (older, why) in [
+            (state(&[("x", 2, 5)]), "its address had another"),
+            (state(&[("b", 2, 19)]), "it was on its way"),
+            (state(&[("b", 3, 25)]), "it had another address"),
+        ] {
+            assert_eq!(
+                behind(&older, &links, &entries),
+                std::slice::from_ref(&key),
+                "{why}"
+            );
+        }
+        assert!(behind(&state(&[("b", 2, 20)]), &links, &entries).is_empty());
+        assert!(behind(&state(&[("b", 2, 21)]), &links, &entries).is_empty());
+        // An entry of an interface that is gone says nothing.
+        assert!(behind(&State::default(), &[], &entries).is_empty());
+        // Whoever had the address before is not left with it.
+        let pods = HashMap::new();
+        let evidence = Evidence {
+            pods: Some(&pods),
+            ..evidence(&links, &entries)
+        };
+        let new = rebuild(state(&[("x", 2, 5)]), evidence).unwrap();
+        assert_eq!(new.attachments.keys().collect::<Vec<_>>(), [&key]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `cargo xtask build`: the eBPF programs, then every binary.
 //!
-//! The plugin runs in whatever root file system the node has, and the probe and pause programs in
-//! images without any library, so these three are linked statically, in a target directory of
+//! The plugin runs in whatever root file system the node has, and the agent, the probe and the pause
+//! program in images without any library, so these are linked statically, in a target directory of
 //! their own: other compiler flags in the same directory would rebuild everything each time.
 
 use crate::shell::{cargo, output, run, target_dir};
@@ -11,8 +11,7 @@ use std::process::Command;
 
 /// Builds everything with a profile.
 pub fn build(profile: Profile) -> anyhow::Result<()> {
-    crate::build_ebpf::run()?;
-    static_binaries(profile)?;
+    build_static(profile)?;
     run(cargo().args(["build", "--profile", profile.name()]).args([
         "-p",
         "rhumb-control",
@@ -26,7 +25,9 @@ pub fn build(profile: Profile) -> anyhow::Result<()> {
     ]))
 }
 
-fn static_binaries(profile: Profile) -> anyhow::Result<()> {
+/// Builds what has to be without libraries.
+pub fn build_static(profile: Profile) -> anyhow::Result<()> {
+    crate::build_ebpf::run()?;
     let host = host_triple()?;
     run(cargo()
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
@@ -35,7 +36,17 @@ fn static_binaries(profile: Profile) -> anyhow::Result<()> {
         // `--target` keeps build scripts and procedural macros dynamic: those can't be static.
         .args(["--target", &host, "--target-dir"])
         .arg(target_dir().join("static"))
-        .args(["-p", "rhumb-cni", "-p", "netprobe", "--bins"]))?;
+        .args([
+            "-p",
+            "rhumb-cni",
+            "-p",
+            "netprobe",
+            "-p",
+            "rhumb-agent",
+            "-p",
+            "rhumb-cli",
+        ])
+        .arg("--bins"))?;
     // One fixed place, whatever the host is called.
     let built = target_dir().join("static").join(&host).join(profile.dir());
     let link = target_dir().join(profile.static_dir());

@@ -7,6 +7,7 @@ mod ci;
 mod cluster;
 mod demo;
 mod doctor;
+mod image;
 mod setup;
 mod shell;
 mod tidy;
@@ -33,6 +34,16 @@ enum Chore {
     BuildEbpf,
     /// Build the eBPF programs and then every binary
     Build,
+    /// Build for release, and write the agent's image (for deploy/agent.yaml) to a file that `ctr images import`,
+    /// `skopeo copy oci-archive:…` and the like take
+    Image {
+        /// The image's name
+        #[arg(long, default_value = concat!("localhost/rhumb-agent:", env!("CARGO_PKG_VERSION")))]
+        name: String,
+        /// The file. Default: rhumb-agent.tar in Cargo's target directory
+        #[arg(long)]
+        out: Option<std::path::PathBuf>,
+    },
     /// Check the rules of the house that Cargo can't
     Tidy,
     /// Set up, build, and start a cluster of nodes on this machine
@@ -89,6 +100,7 @@ fn main() -> ExitCode {
         Chore::Doctor => doctor::run(),
         Chore::BuildEbpf => build_ebpf::run(),
         Chore::Build => binaries::build(Profile::Dev),
+        Chore::Image { name, out } => image::run(&name, out.as_deref()),
         Chore::Up {
             nodes,
             name,

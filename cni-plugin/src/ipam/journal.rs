@@ -81,6 +81,16 @@ pub fn decode(data: &[u8]) -> Result<Read, JournalError> {
     Ok(read)
 }
 
+/// Whether this is the beginning of a record: an append that was cut short.
+pub fn is_cut_short(tail: &[u8]) -> bool {
+    let len = tail.len();
+    if len < HEAD {
+        return MARK.starts_with(&tail[..len.min(MARK.len())]) || tail.starts_with(&MARK);
+    }
+    let payload = u32::from_le_bytes([tail[4], tail[5], tail[6], tail[7]]) as usize;
+    tail.starts_with(&MARK) && len < HEAD + payload + 1
+}
+
 /// What can be read of a damaged journal: its sound records, whatever is between them. Nothing of it is certain:
 /// a record that is lost may have said otherwise, and two attachments may hold one address.
 pub fn salvage(data: &[u8]) -> State {
@@ -179,12 +189,14 @@ mod tests {
         let (data, ends) = sample();
         for cut in 0..=data.len() {
             let read = decode(&data[..cut]).unwrap();
+            assert!(is_cut_short(&data[read.good..cut]), "cut at {cut}");
             let whole = ends.iter().filter(|e| **e <= cut).count();
             assert_eq!(read.state.revision, whole as u64, "cut at {cut}");
             assert_eq!(read.good, if whole == 0 { 0 } else { ends[whole - 1] });
             // A power cut may leave zeros or rubbish instead of nothing.
             let mut padded = data[..cut].to_vec();
             padded.resize(cut + 100, 0);
+            assert!(cut != read.good || !is_cut_short(&padded[read.good..]));
             assert_eq!(decode(&padded).unwrap().good, read.good);
         }
     }

@@ -17,8 +17,8 @@
 //! some 8 ms an ADD on an ordinary disk and buy nothing. Damage that a crash left in the middle is
 //! told by its boot: a journal without a record of this boot is set aside, unless pods run.
 //!
-//! Damage while pods run is nobody's crash, at the end neither: a record is one `write`, and what it lost may be
-//! that a pod runs. Nothing is changed until [`Damaged::replace`].
+//! Damage while pods run is nobody's crash, but for a last record that was cut short: nothing is changed until
+//! [`Damaged::replace`].
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -57,7 +57,7 @@ pub enum StoreError {
         source: io::Error,
     },
     #[error(
-        "the journal {} is {source}; nothing was changed. rhumb-agent makes it anew, from the kernel, the runtime and what can be read of it: start the agent on this node, or look at its log",
+        "the journal {} is {source}; nothing was changed. rhumb-agent makes it anew, from the kernel, the runtime and what can be read of it: start the agent on this node, or look at its log (without one, reboot the node)",
         path.display()
     )]
     Damaged {
@@ -164,7 +164,7 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
             Err(e) => return Err(io_error("reading", &path, e)),
         };
-        let mut state = match journal::decode(&data) {
+        let mut state = match self.judge(&data) {
             Ok(read) => read.state,
             Err(_) if self.is_past(&data) => State::default(),
             Err(e) => {
@@ -176,6 +176,16 @@ impl Store {
             state.attachments.clear();
         }
         Ok(state)
+    }
+
+    /// What a journal says, if it is sound, or its end is what a kill or a crash explains.
+    fn judge(&self, data: &[u8]) -> Result<Read, JournalError> {
+        let read = journal::decode(data)?;
+        let tail = &data[read.good..];
+        if tail.is_empty() || journal::is_cut_short(tail) || !(self.pods_run)() {
+            return Ok(read);
+        }
+        Err(JournalError::End { at: read.good })
     }
 
     /// Whether a journal that can't be read is of an earlier boot: no pod runs that it knows.
@@ -197,10 +207,7 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(io_error("reading", &path, e)),
         };
-        let damaged = match journal::decode(&data) {
-            Ok(read) => read.good < data.len() && (self.pods_run)(),
-            Err(_) => !self.is_past(&data),
-        };
+        let damaged = self.judge(&data).is_err() && !self.is_past(&data);
         Ok(damaged.then(|| Damaged {
             path,
             data,
@@ -210,7 +217,7 @@ impl Store {
     }
 
     /// Takes the journal lock (waiting for it), reads the journal, and mends what a crash left:
-    /// a torn tail is cut off where no pods run, and the attachments of an earlier boot are freed.
+    /// an append that was cut short is cut off, and the attachments of an earlier boot are freed.
     pub fn lock(&self) -> Result<Locked, StoreError> {
         let lock = self.flock()?;
         let path = self.journal_path();
@@ -225,7 +232,7 @@ impl Store {
         let mut data = Vec::new();
         file.read_to_end(&mut data)
             .map_err(|e| io_error("reading", &path, e))?;
-        let read = match journal::decode(&data) {
+        let read = match self.judge(&data) {
             Ok(read) => read,
             Err(e) if self.is_past(&data) => {
                 let aside = path.with_extension("damaged");
@@ -243,10 +250,6 @@ impl Store {
             }
         };
         if read.good < data.len() {
-            if (self.pods_run)() {
-                let source = Box::new(JournalError::End { at: read.good });
-                return Err(StoreError::Damaged { path, source });
-            }
             eprintln!(
                 "rhumb-cni: {}: cutting off {} bytes behind byte {}: an append was interrupted; the {} attachments before it are kept",
                 path.display(),

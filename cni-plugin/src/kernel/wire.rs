@@ -215,7 +215,8 @@ pub fn set_up_host(host: &mut Netlink, a: &Attachment) -> Result<(), WireError> 
         let route = route(a.ifindex, *ip, len, None);
         at(
             || format!("adding the route to {ip} by {}", a.host_ifname),
-            host.change(Message::NewRoute(route), REPLACE),
+            // Where there is one, some other interface has the address, whatever journal and ENDPOINTS say.
+            host.change(Message::NewRoute(route), CREATE),
         )?;
     }
     Ok(())

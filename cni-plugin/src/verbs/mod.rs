@@ -102,7 +102,7 @@ impl From<AttachmentsError> for CniError {
             e @ (AttachmentsError::Netlink(_)
             | AttachmentsError::TakeDown { .. }
             | AttachmentsError::Repair(_)) => CniError::new(Code::Kernel, e.to_string()),
-            e @ (AttachmentsError::Unknown(_) | AttachmentsError::Unnamed(_)) => {
+            e @ (AttachmentsError::Behind(_) | AttachmentsError::Unnamed(_)) => {
                 CniError::new(Code::JournalDamaged, e.to_string())
             }
         }

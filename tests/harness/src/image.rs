@@ -1,6 +1,7 @@
 //! Images without a registry: OCI image layouts made from files of this machine.
 //! <https://github.com/opencontainers/image-spec/blob/v1.1.0/image-layout.md>
 
+use crate::cluster::Built;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -208,6 +209,18 @@ pub struct Sources {
 pub fn pause(sources: &Sources) -> anyhow::Result<Image> {
     let mut image = Image::new(PAUSE).entrypoint(&["/pause"]);
     image.copy("pause", 0o755, &sources.pause)?;
+    Ok(image)
+}
+
+/// The agent with its plugin, which it installs on its node, and the tool to look into it.
+pub fn agent(name: &str, built: &Built) -> anyhow::Result<Image> {
+    let mut image = Image::new(name)
+        .entrypoint(&["/bin/rhumb-agent"])
+        .command(&["run"]);
+    image.dir("bin", 0o755)?;
+    for program in ["rhumb-agent", "rhumb-cni", "rhumb"] {
+        image.copy(&format!("bin/{program}"), 0o755, &built.fixed(program))?;
+    }
     Ok(image)
 }
 

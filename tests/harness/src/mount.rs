@@ -18,7 +18,16 @@ pub fn bpffs(dir: &Path) -> anyhow::Result<()> {
         MsFlags::empty(),
         None::<&str>,
     )
-    .with_context(|| format!("mounting a bpffs on {}", dir.display()))
+    .with_context(|| format!("mounting a bpffs on {}", dir.display()))?;
+    // As systemd mounts it: containers may then mount it with propagation.
+    mount(
+        None::<&str>,
+        dir,
+        None::<&str>,
+        MsFlags::MS_SHARED,
+        None::<&str>,
+    )
+    .with_context(|| format!("sharing the mount {}", dir.display()))
 }
 
 /// Whether overlayfs works on a directory's file system; on some (an overlay itself) it does not.

@@ -145,7 +145,8 @@ spec: {podSelector: {matchLabels: {app: shut}}, policyTypes: [Ingress]}
             );
             Ok(Some(()))
         })?;
-        let text = std::fs::read_to_string(&journal)?;
+        let text = std::fs::read(&journal)?;
+        let text = String::from_utf8_lossy(&text);
         ensure!(text.contains("18092") && text.contains("18093"), "{text}");
         as_it_was()?;
         let late = format!("late-{how}");

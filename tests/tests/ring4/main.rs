@@ -109,6 +109,7 @@ const TESTS: &[(&str, Test)] = &[
     ("kube_rs_dynamic_kinds", kube_rs::dynamic),
     ("kube_rs_pods", kube_rs::pods),
     ("our_own_manifests_apply", deploy::manifests),
+    ("the_image_runs_as_a_daemonset", deploy::daemonset),
     ("bad_input_is_refused_by_name", bad_input::refused),
     ("outside_clients_and_masquerade", services::outside),
     ("host_ports_lead_to_pods", services::host_ports),

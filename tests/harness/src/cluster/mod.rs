@@ -7,8 +7,8 @@ mod down;
 pub mod layout;
 mod wire;
 
-pub use containerd::ctr;
-pub use daemons::CONTROL_DAEMON;
+pub use containerd::{ctr, import};
+pub use daemons::{CONTROL_DAEMON, api_address};
 pub use wire::UPLINK;
 
 use crate::image::{self, Sources};
@@ -94,7 +94,8 @@ impl Built {
         self.target.join(self.profile.dir()).join(name)
     }
 
-    fn fixed(&self, name: &str) -> PathBuf {
+    /// A program that is linked statically.
+    pub fn fixed(&self, name: &str) -> PathBuf {
         self.target.join(self.profile.static_dir()).join(name)
     }
 
@@ -129,7 +130,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// The API's address on the host's loopback.
     pub host: SocketAddr,
-    built: Built,
+    /// What it runs.
+    pub built: Built,
 }
 
 impl Cluster {
