@@ -389,7 +389,9 @@ impl Oracle {
         chosen: Option<(SocketAddr, SocketAddr)>,
     ) -> Expect {
         let range = w.nat.0..=w.nat.1;
-        let masqueraded = shown.ip() != p.src.ip() && w.nodes.contains(&shown.ip());
+        // A pod that reaches itself by a port of its node sees the node's address, and no other port for that.
+        let to_itself = server.ip() == p.src.ip();
+        let masqueraded = !to_itself && shown.ip() != p.src.ip() && w.nodes.contains(&shown.ip());
         let taken = |shown: SocketAddr| {
             let reply = (p.protocol, server, shown);
             self.connections
