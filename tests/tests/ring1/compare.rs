@@ -379,14 +379,16 @@ impl Game {
         // Half of the packets answer, or repeat, what was sent.
         if !self.sent.is_empty() && d.one_in(2) {
             let (way, p) = self.sent[d.roll(self.sent.len())];
+            let is_node = |end: SocketAddr| NODE.contains(&end.ip().to_string().as_str());
             let (src, dst, hook) = if d.one_in(4) {
-                (p.src, p.dst, p.hook)
+                let own = p.hook == Hook::FromUplink && is_node(p.src);
+                (p.src, p.dst, if own { Hook::ToPod(true) } else { p.hook })
             } else {
                 // The answer appears where its sender is: at a pod, in the stack, at the uplink.
                 let hook = match (p.hook, way) {
                     (Hook::ToPod(_), _) | (_, Way::Pod) => Hook::FromPod,
                     // The node's own address never comes from outside.
-                    _ if NODE.contains(&p.dst.ip().to_string().as_str()) => Hook::ToPod(true),
+                    _ if is_node(p.dst) => Hook::ToPod(true),
                     (_, Way::Route) => Hook::FromUplink,
                     (_, Way::Stack) => Hook::ToPod(!d.one_in(4)),
                 };
