@@ -19,8 +19,6 @@ use crate::{
 
 /// Without a change it is read this often nevertheless: the watch on the file may have failed.
 const IDLE: Duration = Duration::from_secs(10);
-/// How long a journal may be in doubt for being written just now.
-const SOON: Duration = Duration::from_millis(50);
 /// How long to wait before a lost journal is tried to be made anew again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -106,7 +104,6 @@ fn follow(keeper: &Keeper, engine: &Handle, mut trusted: bool) {
             Err(error) => warn!(%error, "the plugin's journal can't be read; trying again"),
         }
         if !trusted {
-            thread::sleep(SOON);
             continue;
         }
         let waited = match &watch {

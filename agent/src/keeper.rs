@@ -1,12 +1,8 @@
 //! Keeps the pods in step with the plugin's journal, and the journal with the pods that run.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
-use rhumb_cni::{
-    attachment::Key,
-    attachments::{Attachments, AttachmentsError, Repair},
-    rebuild::Sandbox,
-};
+use rhumb_cni::attachments::{Attachments, AttachmentsError, Repair};
 use tokio::runtime::Handle;
 use tracing::{info, warn};
 
@@ -56,13 +52,19 @@ impl Keeper {
     fn recover(&self, lost: &AttachmentsError) -> Result<(), KeepError> {
         let recovery = match self.attachments.recover(install::NETWORK, None) {
             Err(AttachmentsError::Unnamed(keys)) => {
-                let pods = self.pods(&keys).map_err(|problem| KeepError::Runtime {
+                let described = runtime::describe(self.cri.as_deref(), &keys);
+                let pods = self.tokio.block_on(described);
+                let pods = pods.map_err(|problem| KeepError::Runtime {
                     lost: AttachmentsError::Unnamed(keys),
                     problem,
                 })?;
                 self.attachments.recover(install::NETWORK, Some(&pods))?
             }
             done => done?,
+        };
+        let Some(recovery) = recovery else {
+            // Another thread was first.
+            return Ok(());
         };
         self.metrics.journals_recovered.inc();
         warn!(
@@ -72,22 +74,6 @@ impl Keeper {
             "the plugin's journal was made anew"
         );
         Ok(())
-    }
-
-    fn pods(&self, keys: &[Key]) -> Result<HashMap<String, Sandbox>, String> {
-        let Some(socket) = runtime::socket(self.cri.as_deref()) else {
-            return Err("no container runtime's socket is known: name it (--cri-endpoint)".into());
-        };
-        let described = self.tokio.block_on(runtime::describe(&socket, keys));
-        let described = described.map_err(|problem| format!("{}: {problem}", socket.display()))?;
-        if described.is_empty() {
-            return Err(format!(
-                "{} knows none of them: is it the runtime of this node's pods (--cri-endpoint)? What nobody \
-                 knows any more goes by `ip link del`, or at a reboot",
-                socket.display()
-            ));
-        }
-        Ok(described)
     }
 
     /// At the start: gives the pods this load's programs, and what they lack of entries: all of them where

@@ -155,20 +155,17 @@ pub async fn run(config: Config, set_log: SetLog) -> Result<()> {
     let uplink_lost = Arc::new(Notify::new());
     guard::start(keeper, uplink_lost.clone())
         .context("starting the thread that watches for lost programs")?;
-    match runtime::socket(config.cri_endpoint.as_deref()) {
-        Some(socket) => {
-            let reconciler = Reconciler {
-                socket,
-                interval: Duration::from_secs(config.reconcile_interval),
-                attachments: attachments.clone(),
-                world: world.clone(),
-                metrics: metrics.clone(),
-            };
-            tokio::spawn(reconciler.run());
-        }
-        None => info!(
-            "no container runtime's socket: leaked addresses are not looked for (--cri-endpoint)"
-        ),
+    if config.cri_endpoint.as_deref() == Some(runtime::NONE) {
+        info!("leaked addresses are not looked for (--cri-endpoint none)");
+    } else {
+        let reconciler = Reconciler {
+            cri: config.cri_endpoint.clone(),
+            interval: Duration::from_secs(config.reconcile_interval),
+            attachments: attachments.clone(),
+            world: world.clone(),
+            metrics: metrics.clone(),
+        };
+        tokio::spawn(reconciler.run());
     }
     let listener = cni_socket::bind(&dirs.run_dir.join("cni.sock"))
         .with_context(|| format!("listening on {}/cni.sock", dirs.run_dir.display()))?;

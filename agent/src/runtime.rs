@@ -45,17 +45,25 @@ const USUAL: [&str; 3] = [
 const ANSWER: Duration = Duration::from_secs(10);
 const MAX_MESSAGE: usize = 32 << 20;
 
-/// The runtime's socket: the one that is named (`unix://…` or a path), else a usual one that is there.
-pub fn socket(named: Option<&str>) -> Option<PathBuf> {
+/// `--cri-endpoint` that says that there is no runtime to ask.
+pub const NONE: &str = "none";
+
+/// The runtime's socket: the one that is named (`unix://…` or a path), else a usual one that is there. To be asked
+/// for each time: the runtime may start later.
+fn socket(named: Option<&str>) -> Result<PathBuf, String> {
     match named {
-        Some("none") => None,
-        Some(named) => Some(named.strip_prefix("unix://").unwrap_or(named).into()),
-        None => USUAL.iter().map(PathBuf::from).find(|path| path.exists()),
+        Some(NONE) => Err("there is none, by --cri-endpoint".into()),
+        Some(named) => Ok(named.strip_prefix("unix://").unwrap_or(named).into()),
+        None => {
+            let usual = USUAL.iter().map(PathBuf::from).find(|path| path.exists());
+            usual.ok_or_else(|| "no usual socket is there: name it (--cri-endpoint)".into())
+        }
     }
 }
 
 pub struct Reconciler {
-    pub socket: PathBuf,
+    /// `--cri-endpoint`.
+    pub cri: Option<String>,
     pub interval: Duration,
     pub attachments: Attachments,
     pub world: Shared,
@@ -65,12 +73,11 @@ pub struct Reconciler {
 impl Reconciler {
     /// Looks now and then, for as long as the process lives.
     pub async fn run(self) {
-        let runtime = connect(&self.socket);
         let mut missing = HashSet::new();
         let mut last_problem = String::new();
         loop {
             sleep(self.interval).await;
-            match self.look(&runtime, &missing).await {
+            match self.look(&missing).await {
                 Ok(now) => {
                     missing = now;
                     last_problem.clear();
@@ -91,14 +98,11 @@ impl Reconciler {
     }
 
     /// One look; returns what the runtime did not know, with the revision that it had.
-    async fn look(
-        &self,
-        runtime: &RuntimeServiceClient<Channel>,
-        before: &HashSet<(Key, u64)>,
-    ) -> Result<HashSet<(Key, u64)>, String> {
+    async fn look(&self, before: &HashSet<(Key, u64)>) -> Result<HashSet<(Key, u64)>, String> {
         // Before the runtime is asked: what comes later is not judged.
         let (_, attachments) = self.attachments.list().map_err(|e| e.to_string())?;
-        let sandboxes = sandboxes(runtime.clone()).await?;
+        let runtime = connect(&socket(self.cri.as_deref())?);
+        let sandboxes = sandboxes(runtime).await?;
         let known: BTreeSet<String> = sandboxes.into_iter().map(|s| s.id).collect();
         let of_pods = || attachments.iter().filter(|a| !a.pod.is_empty());
         if of_pods().count() > 1 && !of_pods().any(|a| known.contains(&a.container_id)) {
@@ -163,10 +167,19 @@ async fn sandboxes(mut runtime: RuntimeServiceClient<Channel>) -> Result<Vec<Pod
 }
 
 /// Whose the attachments are, by their sandboxes' ids. One that the runtime doesn't know is left out.
-pub async fn describe(socket: &Path, keys: &[Key]) -> Result<HashMap<String, Sandbox>, String> {
-    tokio::time::timeout(ANSWER, ask_for(socket, keys))
-        .await
-        .map_err(|_| "no answer".to_owned())?
+/// If it knows none at all, it is another runtime.
+pub async fn describe(cri: Option<&str>, keys: &[Key]) -> Result<HashMap<String, Sandbox>, String> {
+    let socket = socket(cri)?;
+    let asked = tokio::time::timeout(ANSWER, ask_for(&socket, keys)).await;
+    let answer = asked.unwrap_or_else(|_| Err("no answer".into()));
+    match answer {
+        Ok(described) if described.is_empty() => Err(format!(
+            "{} knows none of them: is it the runtime of this node's pods (--cri-endpoint)? What nobody knows any \
+             more goes by `ip link del`, or at a reboot",
+            socket.display()
+        )),
+        answer => answer.map_err(|problem| format!("{}: {problem}", socket.display())),
+    }
 }
 
 async fn ask_for(socket: &Path, keys: &[Key]) -> Result<HashMap<String, Sandbox>, String> {

@@ -195,54 +195,53 @@ impl Attachments {
         Ok(repair)
     }
 
-    /// Makes a damaged or lost journal anew, from the kernel and what can be read of it. `pods` are the
-    /// runtime's; without them it may fail with [`AttachmentsError::Unnamed`].
+    /// Makes a damaged or lost journal anew, from the kernel and what can be read of it; `None`: by now it is
+    /// neither. `pods` are the runtime's; without them it may fail with [`AttachmentsError::Unnamed`].
     pub fn recover(
         &self,
         network: &str,
         pods: Option<&HashMap<String, Sandbox>>,
-    ) -> Result<Recovery, AttachmentsError> {
-        let endpoints = Endpoints::open(&self.paths)?;
-        let mut netlink = Netlink::open().map_err(AttachmentsError::Netlink)?;
-        // Without it the attachments' own addresses have to do for CIDRs.
-        let cidrs = NodeConfig::read(&self.paths.node_json()).map_or(vec![], |node| node.pod_cidrs);
-        let unnamed = |Unnamed(keys)| AttachmentsError::Unnamed(keys);
+    ) -> Result<Option<Recovery>, AttachmentsError> {
         let damaged = self.store.lock_damaged()?;
         let locked = match &damaged {
             Some(_) => None,
             None => Some(self.store.lock()?),
         };
         // Under the lock: nobody changes any of it.
+        let mut netlink = Netlink::open().map_err(AttachmentsError::Netlink)?;
         let evidence = Evidence {
             links: &pod_links(&mut netlink)?,
-            entries: &endpoints.all()?,
-            cidrs: &cidrs,
+            entries: &Endpoints::open(&self.paths)?.all()?,
+            // Without it the attachments' own addresses have to do for CIDRs.
+            cidrs: &NodeConfig::read(&self.paths.node_json()).map_or(vec![], |node| node.pod_cidrs),
             network,
             pods,
         };
+        let rebuild = |left| {
+            rebuild::rebuild(left, evidence)
+                .map_err(|Unnamed(keys)| AttachmentsError::Unnamed(keys))
+        };
         if let Some(damaged) = damaged {
-            let state = rebuild::rebuild(damaged.salvage(), evidence).map_err(unnamed)?;
-            return Ok(Recovery {
+            let state = rebuild(damaged.salvage())?;
+            return Ok(Some(Recovery {
                 attachments: state.attachments.len(),
                 kept: Some(damaged.replace(state)?),
-            });
+            }));
         }
-        let mut attachments = 0;
-        if let Some(mut locked) = locked {
-            let behind = rebuild::behind(locked.state(), evidence.links, evidence.entries);
-            let state = match behind.is_empty() {
-                true => locked.state().clone(),
-                false => rebuild::rebuild(locked.state().clone(), evidence).map_err(unnamed)?,
-            };
-            attachments = state.attachments.len();
-            if !behind.is_empty() {
-                locked.replace(state)?;
-            }
-        }
-        Ok(Recovery {
+        let behind = |locked: &Locked| {
+            let state = locked.state();
+            !rebuild::behind(state, evidence.links, evidence.entries).is_empty()
+        };
+        let Some(mut locked) = locked.filter(behind) else {
+            return Ok(None);
+        };
+        let state = rebuild(locked.state().clone())?;
+        let attachments = state.attachments.len();
+        locked.replace(state)?;
+        Ok(Some(Recovery {
             attachments,
             kept: None,
-        })
+        }))
     }
 
     /// Takes an attachment down, or what is left of it. The caller holds its lock and the

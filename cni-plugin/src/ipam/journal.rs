@@ -91,18 +91,26 @@ pub fn is_cut_short(tail: &[u8]) -> bool {
     tail.starts_with(&MARK) && len < HEAD + payload + 1
 }
 
+/// The sound records, whatever is between them; an error is one that this version doesn't know.
+fn sound_records(data: &[u8]) -> impl Iterator<Item = serde_json::Result<Record>> {
+    let mut rest = data;
+    std::iter::from_fn(move || {
+        loop {
+            if let Some((payload, len)) = record_at(rest) {
+                rest = &rest[len..];
+                return Some(serde_json::from_slice(payload));
+            }
+            rest = rest.get(1..)?;
+        }
+    })
+}
+
 /// What can be read of a damaged journal: its sound records, whatever is between them. Nothing of it is certain:
 /// a record that is lost may have said otherwise, and two attachments may hold one address.
 pub fn salvage(data: &[u8]) -> State {
     let mut found = State::default();
-    let mut at = 0;
-    while at < data.len() {
-        let Some((payload, len)) = record_at(&data[at..]) else {
-            at += 1;
-            continue;
-        };
-        at += len;
-        match serde_json::from_slice(payload) {
+    for record in sound_records(data) {
+        match record {
             Ok(Record::Snapshot { state }) => {
                 let revision = state.revision.max(found.revision);
                 found = State { revision, ..state };
@@ -134,25 +142,13 @@ pub fn salvage(data: &[u8]) -> State {
 
 /// Whether any sound record, behind damage too, says that it belongs to this boot.
 pub fn speaks_of(data: &[u8], boot_id: &str) -> bool {
-    let mut at = 0;
-    while at < data.len() {
-        let Some((payload, len)) = record_at(&data[at..]) else {
-            at += 1;
-            continue;
-        };
-        at += len;
-        let boot = match serde_json::from_slice(payload) {
-            Ok(Record::Boot { boot_id, .. }) => boot_id,
-            Ok(Record::Snapshot { state }) => state.boot_id,
-            Ok(Record::Put { .. } | Record::Remove { .. }) => continue,
-            // Written by another version: nothing is known of it, so nothing is risked.
-            Err(_) => return true,
-        };
-        if boot == boot_id {
-            return true;
-        }
-    }
-    false
+    sound_records(data).any(|record| match record {
+        Ok(Record::Boot { boot_id: boot, .. }) => boot == boot_id,
+        Ok(Record::Snapshot { state }) => state.boot_id == boot_id,
+        Ok(Record::Put { .. } | Record::Remove { .. }) => false,
+        // Written by another version: nothing is known of it, so nothing is risked.
+        Err(_) => true,
+    })
 }
 
 #[cfg(test)]

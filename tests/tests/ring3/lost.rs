@@ -22,7 +22,7 @@ fn repair(node: &Node) -> anyhow::Result<Result<Repair, AttachmentsError>> {
 fn recover(
     node: &Node,
     pods: Option<&HashMap<String, Sandbox>>,
-) -> anyhow::Result<Result<Recovery, AttachmentsError>> {
+) -> anyhow::Result<Result<Option<Recovery>, AttachmentsError>> {
     node.netns
         .run(|| Ok(node.attachments()?.recover("rhumb", pods)))?
 }
@@ -69,7 +69,7 @@ fn survives(
     ensure!(lost.is_loss(), "{lost}");
     ensure!(node.endpoints()? == endpoints, "ENDPOINTS were changed");
     match recover(node, None)? {
-        Ok(_) => {}
+        Ok(recovery) => ensure!(recovery.is_some(), "{what}: nothing was made anew"),
         Err(e @ AttachmentsError::Unnamed(_)) => {
             ensure!(
                 repair(node)?.is_err_and(|e| e.is_loss()),
@@ -79,6 +79,7 @@ fn survives(
         }
         Err(e) => return Err(e.into()),
     }
+    ensure!(recover(node, None)??.is_none(), "{what}: made anew twice");
     repair(node)??;
     ensure!(all()? == before, "{what}: {:?}, not {before:?}", all()?);
     ensure!(node.consistent()? == 2, "{what}");
