@@ -43,6 +43,25 @@ fn median<T, R>(mut prepare: impl FnMut() -> T, mut run: impl FnMut(T) -> R) -> 
     times[ROUNDS / 2].as_secs_f64() * 1e6
 }
 
+/// Median of a step that changes an object in its place.
+fn changing(object: &Value, mut step: impl FnMut(&mut Value)) -> f64 {
+    median(
+        || object.clone(),
+        |mut object| {
+            step(&mut object);
+            object
+        },
+    )
+}
+
+fn defaulting(kind: &Kind, object: &Value) -> f64 {
+    changing(object, |object| rhumb_api::default_object(kind, object))
+}
+
+fn tracking(writer: &Writer, old: Option<&Value>, object: &Value) -> f64 {
+    changing(object, |object| writer.track(old, object))
+}
+
 fn row(name: &str, steps: [f64; 5]) {
     let [decode, default, track, prepare, encode] = steps;
     let rest = decode + default + prepare + encode;
@@ -85,20 +104,8 @@ fn create(name: &str, kind: &Kind, object: &Value) -> Value {
         &format!("create of a {name}"),
         [
             median(|| (), |()| decoded(kind, &body)),
-            median(
-                || bare.clone(),
-                |mut object| {
-                    rhumb_api::default_object(kind, &mut object);
-                    object
-                },
-            ),
-            median(
-                || whole.clone(),
-                |mut object| {
-                    writer(kind, "kubectl-create", "").track(None, &mut object);
-                    object
-                },
-            ),
+            defaulting(kind, &bare),
+            tracking(&writer(kind, "kubectl-create", ""), None, &whole),
             median(
                 || tracked.clone(),
                 |mut object| {
@@ -131,20 +138,8 @@ fn update(name: &str, kind: &Kind, old: &Value, new: &Value, subresource: &str) 
         name,
         [
             median(|| (), |()| decoded(kind, &body)),
-            median(
-                || bare.clone(),
-                |mut object| {
-                    rhumb_api::default_object(kind, &mut object);
-                    object
-                },
-            ),
-            median(
-                || whole.clone(),
-                |mut object| {
-                    writer(kind, manager, subresource).track(Some(old), &mut object);
-                    object
-                },
-            ),
+            defaulting(kind, &bare),
+            tracking(&writer(kind, manager, subresource), Some(old), &whole),
             median(
                 || tracked.clone(),
                 |mut object| {
